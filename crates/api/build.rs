@@ -1,0 +1,33 @@
+//! Compiles `proto/` with protox, so that a machine without protoc can build Cairn.
+
+use std::path::PathBuf;
+
+/// Every file that a message or a service of etcd's API lives in.
+const FILES: [&str; 12] = [
+    "authpb/auth.proto",
+    "etcdserverpb/etcdserver.proto",
+    "etcdserverpb/raft_internal.proto",
+    "etcdserverpb/rpc.proto",
+    "leasepb/lease.proto",
+    "membershippb/membership.proto",
+    "mvccpb/kv.proto",
+    "raftpb/raft.proto",
+    "snappb/snap.proto",
+    "v3electionpb/v3election.proto",
+    "v3lockpb/v3lock.proto",
+    "walpb/record.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
+    println!("cargo:rerun-if-changed={}", root.display());
+    let files: Vec<PathBuf> = FILES.iter().map(|file| root.join(file)).collect();
+    let descriptors = protox::compile(&files, [&root])?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .build_client(true)
+        .build_server(true)
+        .build_transport(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
