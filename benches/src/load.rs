@@ -1,0 +1,241 @@
+//! The two kinds of load. Closed: every caller waits for its answer before it asks again, so the
+//! server sets the pace. Open: calls leave on a fixed schedule whatever the server does, and latency
+//! counts from the scheduled moment, so a stall is charged to every call that it delayed.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use hdrhistogram::Histogram;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tonic::Status;
+
+use crate::client::Connection;
+use crate::engine::{Plan, Shard, Usage, Window, measure};
+use crate::procfs::Probe;
+use crate::random::Random;
+
+/// What one caller is given.
+pub(crate) struct Seat {
+    /// Which caller this is, from 0 over all threads.
+    pub(crate) index: usize,
+    /// The connection that it shares with its neighbours.
+    pub(crate) connection: Connection,
+    /// Chance, seeded by the index: every run asks for the same keys.
+    pub(crate) random: Random,
+}
+
+/// What a caller's turn did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// One operation; there are more.
+    Did,
+    /// Nothing: the caller's work is finished.
+    Finished,
+}
+
+/// Callers and the connections that they share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crowd {
+    /// Concurrent callers.
+    pub(crate) callers: usize,
+    /// Connections under them.
+    pub(crate) connections: usize,
+}
+
+/// The outcome of a load.
+pub(crate) struct Load {
+    /// Operations that were answered in the window.
+    pub(crate) operations: u64,
+    /// Their latencies, in nanoseconds.
+    pub(crate) latencies: Histogram<u64>,
+    /// Time and CPU.
+    pub(crate) usage: Usage,
+}
+
+/// Counts answers and their latencies inside a window.
+pub(crate) struct Recorder {
+    window: Window,
+    operations: u64,
+    latencies: Histogram<u64>,
+}
+
+impl Recorder {
+    /// An empty recorder, to be shared by the tasks of one thread.
+    pub(crate) fn new(window: Window) -> Rc<RefCell<Recorder>> {
+        Rc::new(RefCell::new(Recorder { window, operations: 0, latencies: histogram() }))
+    }
+
+    /// Notes an operation that was due at `due` and answered at `done`.
+    pub(crate) fn note(&mut self, due: Instant, done: Instant) {
+        if self.window.holds(done) {
+            self.operations += 1;
+            self.latencies.saturating_record(nanos(done.saturating_duration_since(due)));
+        }
+    }
+
+    /// What was counted, leaving the recorder empty: tasks that outlive the window may still hold it.
+    pub(crate) fn take(&mut self) -> (u64, Histogram<u64>) {
+        (self.operations, std::mem::replace(&mut self.latencies, histogram()))
+    }
+}
+
+/// Latencies from 1 ns to two minutes, to three digits.
+pub(crate) fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 120_000_000_000, 3).expect("the bounds are constant and valid")
+}
+
+/// A duration for a [`histogram`].
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Adds up what the threads counted.
+pub(crate) fn total(usage: Usage, parts: Vec<(u64, Histogram<u64>)>) -> Load {
+    let mut load = Load { operations: 0, latencies: histogram(), usage };
+    for (operations, latencies) in parts {
+        load.operations += operations;
+        load.latencies += latencies;
+    }
+    load
+}
+
+/// Closed loop: `crowd.callers` callers, each made by `seat_caller` before the window opens.
+///
+/// # Errors
+/// The first failed call; a load in which calls fail is not a measurement.
+pub(crate) fn closed_loop<C>(
+    plan: &Plan,
+    probe: &Probe,
+    crowd: Crowd,
+    seat_caller: impl AsyncFn(Seat) -> Result<C> + Sync,
+) -> Result<Load>
+where
+    C: AsyncFnMut() -> Result<Turn, Status> + 'static,
+{
+    let plan = Plan { threads: plan.threads.min(crowd.callers), ..plan.clone() };
+    let (usage, parts) = measure(&plan, probe, async |shard: Shard<'_>| {
+        let connections = connect(&shard, crowd.connections).await?;
+        let mut callers = Vec::new();
+        for index in shard.share(crowd.callers) {
+            let connection = connections[index % connections.len()].clone();
+            let random = Random::new(index as u64);
+            callers.push(seat_caller(Seat { index, connection, random }).await?);
+        }
+        let window = shard.ready()?;
+        let recorder = Recorder::new(window);
+        let mut tasks = JoinSet::new();
+        for caller in callers {
+            tasks.spawn_local(ask_and_ask(caller, window, recorder.clone()));
+        }
+        while let Some(task) = tasks.join_next().await {
+            task??;
+        }
+        Ok(recorder.borrow_mut().take())
+    })?;
+    Ok(total(usage, parts))
+}
+
+async fn ask_and_ask<C>(mut caller: C, window: Window, recorder: Rc<RefCell<Recorder>>) -> Result<(), Status>
+where
+    C: AsyncFnMut() -> Result<Turn, Status>,
+{
+    loop {
+        let begun = Instant::now();
+        if window.over(begun) || caller().await? == Turn::Finished {
+            return Ok(());
+        }
+        recorder.borrow_mut().note(begun, Instant::now());
+    }
+}
+
+/// Opens this thread's share of `total` connections, at least one.
+///
+/// # Errors
+/// When one cannot be opened.
+pub(crate) async fn connect(shard: &Shard<'_>, total: usize) -> Result<Vec<Connection>> {
+    let mut connections = Vec::new();
+    for _ in 0..shard.share(total).len().max(1) {
+        connections.push(Connection::open(shard.address).await?);
+    }
+    Ok(connections)
+}
+
+/// A call of an open loop: when it was due, and how long after that it was answered.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timed {
+    /// The scheduled moment.
+    pub(crate) due: Instant,
+    /// From then to the answer.
+    pub(crate) latency: Duration,
+}
+
+/// Open loop: `per_second` calls evenly spaced, from now until the window closes or `stop` is set.
+///
+/// The schedule is kept by a thread of its own, since the runtime's timer only knows milliseconds.
+///
+/// # Errors
+/// The first failed call.
+pub(crate) async fn offer<C>(
+    window: Window,
+    per_second: f64,
+    stop: &AtomicBool,
+    calls: Vec<C>,
+) -> Result<Vec<Timed>>
+where
+    C: AsyncFn() -> Result<(), Status> + 'static,
+{
+    let (send, mut due) = mpsc::unbounded_channel();
+    let done = AtomicBool::new(false);
+    let calls: Vec<Rc<C>> = calls.into_iter().map(Rc::new).collect();
+    let timed = Rc::new(RefCell::new(Vec::new()));
+    let step = Duration::from_secs_f64(1.0 / per_second);
+    let (stop_flag, send) = (std::sync::Arc::new(AtomicBool::new(false)), send);
+    let pacing = std::thread::spawn({
+        let stop = stop_flag.clone();
+        move || keep_schedule(window, step, &stop, &send)
+    });
+    let mut tasks = JoinSet::new();
+    let mut turn = 0;
+    let result: Result<()> = async {
+        while let Some(due) = due.recv().await {
+            let (call, timed) = (calls[turn % calls.len()].clone(), timed.clone());
+            turn += 1;
+            tasks.spawn_local(async move {
+                (*call)().await?;
+                timed.borrow_mut().push(Timed { due, latency: due.elapsed() });
+                Ok::<(), Status>(())
+            });
+            while let Some(task) = tasks.try_join_next() {
+                task??;
+            }
+            if stop.load(Ordering::Relaxed) {
+                stop_flag.store(true, Ordering::Relaxed);
+            }
+        }
+        while let Some(task) = tasks.join_next().await {
+            task??;
+        }
+        Ok(())
+    }
+    .await;
+    done.store(true, Ordering::Relaxed);
+    stop_flag.store(true, Ordering::Relaxed);
+    pacing.join().map_err(|_| anyhow!("the pacing thread panicked"))?;
+    result?;
+    Ok(timed.take())
+}
+
+fn keep_schedule(window: Window, step: Duration, stop: &AtomicBool, send: &mpsc::UnboundedSender<Instant>) {
+    let mut due = Instant::now();
+    while !window.over(due) && !stop.load(Ordering::Relaxed) {
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if send.send(due).is_err() {
+            return;
+        }
+        due += step;
+    }
+}

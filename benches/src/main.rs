@@ -1,0 +1,2 @@
+//! Load driver: measures an etcd-compatible server from outside, and Cairn beside etcd.
+fn main() {}
