@@ -1,0 +1,119 @@
+//! The nouns of the room: rows, tables, and what an apply batch brings.
+
+use bytes::Bytes;
+
+/// etcd's revision key: 8 bytes main revision, big endian; `_`; 8 bytes sub revision, big endian.
+///
+/// A tombstone has the same key here; where etcd's 18-byte form matters (the hash, a snapshot
+/// file), the trailing `t` is put back.
+pub type RowKey = [u8; 17];
+
+/// The key of the row written at this revision. Revisions are never negative.
+pub fn row_key(main: i64, sub: i64) -> RowKey {
+    let mut key = [b'_'; 17];
+    key[..8].copy_from_slice(&main.to_be_bytes());
+    key[9..].copy_from_slice(&sub.to_be_bytes());
+    key
+}
+
+/// What is stored at one revision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Whether the key was deleted at this revision.
+    pub tombstone: bool,
+    /// An encoded `mvccpb.KeyValue`, owned by an allocation of its own.
+    pub record: Bytes,
+}
+
+/// etcd's buckets besides `key`, which holds the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum Table {
+    Meta,
+    Lease,
+    Alarm,
+    Cluster,
+    Members,
+    MembersRemoved,
+    Auth,
+    AuthUsers,
+    AuthRoles,
+}
+
+impl Table {
+    /// Every table, in the order of etcd's bucket names.
+    pub const ALL: [Table; 9] = [
+        Table::Alarm,
+        Table::Auth,
+        Table::AuthRoles,
+        Table::AuthUsers,
+        Table::Cluster,
+        Table::Lease,
+        Table::Members,
+        Table::MembersRemoved,
+        Table::Meta,
+    ];
+
+    /// The name of etcd's bucket.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Table::Meta => "meta",
+            Table::Lease => "lease",
+            Table::Alarm => "alarm",
+            Table::Cluster => "cluster",
+            Table::Members => "members",
+            Table::MembersRemoved => "members_removed",
+            Table::Auth => "auth",
+            Table::AuthUsers => "authUsers",
+            Table::AuthRoles => "authRoles",
+        }
+    }
+}
+
+/// One change of one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableOp {
+    /// The table it changes.
+    pub table: Table,
+    /// The key in that table.
+    pub key: Bytes,
+    /// The new value; `None` deletes.
+    pub value: Option<Bytes>,
+}
+
+impl TableOp {
+    /// Sets `key` to `value`.
+    pub fn put(table: Table, key: impl Into<Bytes>, value: impl Into<Bytes>) -> TableOp {
+        TableOp { table, key: key.into(), value: Some(value.into()) }
+    }
+
+    /// Removes `key`, if it is there.
+    pub fn delete(table: Table, key: impl Into<Bytes>) -> TableOp {
+        TableOp { table, key: key.into(), value: None }
+    }
+}
+
+/// The end of an apply batch: what becomes durable in one piece with the rows inserted since the
+/// previous seal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seal {
+    /// The last log entry whose effects the batch holds.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// The raft configuration as of `index` in etcd's JSON form, when the batch changed it.
+    pub conf_state: Option<Bytes>,
+    /// Changes of the tables, in order.
+    pub ops: Vec<TableOp>,
+}
+
+/// How far the durable state reaches in the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Consistent {
+    /// The last log entry whose effects are durable; 0 in a new store.
+    pub index: u64,
+    /// That entry's term.
+    pub term: u64,
+    /// The raft configuration as of `index`, in etcd's JSON form.
+    pub conf_state: Option<Bytes>,
+}
