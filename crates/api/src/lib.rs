@@ -1,4 +1,35 @@
-//! Messages and services of the etcd v3 API, generated from `proto/`.
+//! What travels between Cairn and everyone else: etcd's messages and services, its errors, its key ranges.
+//!
+//! Everything a client or another member may send is fixed by etcd 3.7.1: packages, message names, field
+//! numbers, the method paths of the services, and the code and text of every error. This crate holds those
+//! facts and nothing that acts on them, so that every room may depend on it without depending on another.
+//!
+//! | what                                  | where it is written               | what checks it             |
+//! | ------------------------------------- | --------------------------------- | -------------------------- |
+//! | messages, enums, services             | `proto/`, with our own comments   | `tests/descriptors.rs`     |
+//! | error codes and texts                 | the table in [`error`]            | `tests/errors.rs`          |
+//! | the meaning of `key` and `range_end`  | [`key_range`]                     | a naive twin, beside it    |
+//!
+//! The tests compare with lists taken from etcd (`tests/data`), so a slip of a field number fails here and
+//! not in some client.
+//!
+//! # How the messages come to be
+//!
+//! `build.rs` compiles `proto/` with protox and prost, in process: no protoc is needed. One module stands
+//! for one protobuf package, with clients and servers for its services. Two choices matter to users of the
+//! types:
+//!
+//! - `bytes` fields are [`bytes::Bytes`]. What is decoded from a request is a slice of the connection's read
+//!   buffer; keeping it keeps that whole buffer alive. Copy what is stored.
+//! - `raftpb`, `walpb` and `snappb` are proto2, as in etcd, and their fields are `Option`s. That is on
+//!   purpose: etcd writes such fields even when they are zero, so whether a field is present is part of the
+//!   bytes that go into its log.
+//!
+//! # What is left out
+//!
+//! The HTTP paths of the JSON gateway, the `google.api` and version annotations that etcd's files carry for
+//! its own tools, and the v2 API. Rooms that agree, store or simulate (`raft`, `node`, `backend`) do not see
+//! this crate at all: they have types of their own.
 
 pub mod error;
 pub mod key_range;
