@@ -1,0 +1,195 @@
+//! Forgetting: at once for readers, in bounded steps for memory and disk.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use backend::{RowKey, Table, TableOp};
+use bytes::Bytes;
+
+use crate::history::Version;
+use crate::read::ReadError;
+use crate::revision::Revision;
+use crate::store::{Shared, Store, Writer};
+
+const SCHEDULED: &[u8] = b"scheduledCompactRev";
+const FINISHED: &[u8] = b"finishedCompactRev";
+
+/// Why there is nothing to compact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompactError {
+    /// The revision is at or below the one compacted to before.
+    Compacted {
+        /// The revision compacted to before.
+        compact_revision: i64,
+    },
+    /// The revision does not exist yet.
+    Future {
+        /// The newest revision that can be compacted to.
+        current_revision: i64,
+    },
+}
+
+impl fmt::Display for CompactError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CompactError::Compacted { compact_revision } => {
+                write!(f, "required revision has been compacted (up to {compact_revision})")
+            }
+            CompactError::Future { current_revision } => {
+                write!(f, "required revision is a future revision (current is {current_revision})")
+            }
+        }
+    }
+}
+
+impl std::error::Error for CompactError {}
+
+/// What one step of the physical compaction did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Whether anything is left to do.
+    pub state: ProgressState,
+    /// How many rows the step removed.
+    pub rows: usize,
+}
+
+/// Whether a compaction is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgressState {
+    /// Nothing is left of what was scheduled.
+    Done,
+    /// Call again. With no rows removed and no progress possible, the batch that scheduled the compaction
+    /// was not sealed yet.
+    More,
+}
+
+/// Where the physical compaction stands.
+pub(crate) struct Sweep {
+    /// The last revision that is compacted in every respect; -1 for none.
+    finished: i64,
+    running: Option<Running>,
+}
+
+struct Running {
+    target: i64,
+    /// The first key of the index that was not looked at; `None` past the last.
+    cursor: Option<Vec<u8>>,
+    /// Rows that the index has forgotten and the backend has not.
+    dead: VecDeque<RowKey>,
+}
+
+/// Keys looked at in one step when few of them have anything to forget.
+const RUNS_PER_STEP: usize = 1024;
+
+impl Sweep {
+    pub(crate) fn new(finished: i64) -> Sweep {
+        Sweep { finished, running: None }
+    }
+}
+
+impl Writer {
+    /// Makes every revision below `revision` unreadable, at once. The rows go later, in
+    /// [`Store::compact_step`], once the returned change has been sealed with the batch that this belongs to:
+    /// a member that lost the order to compact must not have lost rows.
+    ///
+    /// # Errors
+    /// When `revision` is not above the last compacted one, or is above the current one.
+    pub fn schedule_compaction(&mut self, revision: i64) -> Result<TableOp, CompactError> {
+        let mut state = self.shared.state.write();
+        if revision <= state.compact {
+            return Err(CompactError::Compacted { compact_revision: state.compact });
+        }
+        if revision > state.current {
+            return Err(CompactError::Future { current_revision: state.current });
+        }
+        state.compact = revision;
+        Ok(marker(SCHEDULED, revision))
+    }
+}
+
+impl Store {
+    /// Does a bounded piece of the physical compaction: removes up to `max_rows` rows. Meant for a thread in
+    /// the background; index locks are held for microseconds at a time.
+    ///
+    /// # Errors
+    /// When the backend fails.
+    pub fn compact_step(&self, max_rows: usize) -> Result<Progress, ReadError> {
+        let shared = &*self.shared;
+        let mut sweep = shared.sweep.lock();
+        let target = shared.state.read().compact;
+        if sweep.running.is_none() {
+            if target <= sweep.finished {
+                return Ok(Progress { state: ProgressState::Done, rows: 0 });
+            }
+            if scheduled(&shared.backend)?.is_none_or(|sealed| sealed < target) {
+                return Ok(Progress { state: ProgressState::More, rows: 0 });
+            }
+            sweep.running = Some(Running { target, cursor: Some(Vec::new()), dead: VecDeque::new() });
+        }
+        let running = sweep.running.as_mut().expect("set above");
+        running.look_for_dead(shared, max_rows);
+        // Oldest first and in order, so that a tombstone never goes before the versions that it ends: what
+        // a crash leaves of them must not come back to life.
+        let rows: Vec<RowKey> = running.dead.drain(..max_rows.min(running.dead.len())).collect();
+        let count = rows.len();
+        if count > 0 {
+            shared.backend.delete_rows(rows);
+        }
+        let mut state = ProgressState::More;
+        if running.cursor.is_none() && running.dead.is_empty() {
+            let finished = running.target;
+            shared.backend.write_ops(vec![marker(FINISHED, finished)]);
+            *sweep = Sweep::new(finished);
+            if finished == target {
+                state = ProgressState::Done;
+            }
+        }
+        Ok(Progress { state, rows: count })
+    }
+}
+
+impl Running {
+    /// Compacts the index until enough dead rows are known or enough keys were looked at.
+    fn look_for_dead(&mut self, shared: &Shared, max_rows: usize) {
+        for _ in 0..RUNS_PER_STEP {
+            if self.dead.len() >= max_rows {
+                return;
+            }
+            let Some(from) = self.cursor.take() else { return };
+            let target = self.target;
+            let mut bury = |version: &Version| self.dead.push_back(version.revision().to_row_key());
+            let mut state = shared.state.write();
+            self.cursor = state.index.sweep(
+                &from,
+                |history| history.is_compactable(target),
+                |history| history.compact(target, &mut bury),
+            );
+        }
+    }
+}
+
+fn marker(name: &'static [u8], revision: i64) -> TableOp {
+    let value = Revision::new(revision, 0).to_row_key();
+    TableOp::put(Table::Meta, Bytes::from_static(name), Bytes::copy_from_slice(&value))
+}
+
+/// The last revision that was ordered to be compacted to.
+pub(crate) fn scheduled(backend: &backend::Backend) -> Result<Option<i64>, ReadError> {
+    read_marker(backend, SCHEDULED)
+}
+
+/// The last revision that was compacted to completely.
+pub(crate) fn finished(backend: &backend::Backend) -> Result<Option<i64>, ReadError> {
+    read_marker(backend, FINISHED)
+}
+
+fn read_marker(backend: &backend::Backend, name: &'static [u8]) -> Result<Option<i64>, ReadError> {
+    let Some(value) = backend.table_get(Table::Meta, name)? else { return Ok(None) };
+    match RowKey::try_from(&value[..]) {
+        Ok(key) if Revision::from_row_key(&key).main >= 0 => Ok(Some(Revision::from_row_key(&key).main)),
+        _ => Err(ReadError::Storage(backend::Error::Corrupt(format!(
+            "the marker {} is not a revision",
+            String::from_utf8_lossy(name)
+        )))),
+    }
+}

@@ -1,0 +1,104 @@
+//! One number for all of history: how members, and we and etcd, find out that they disagree.
+
+use std::ops::ControlFlow;
+
+use api::key_range::KeyRange;
+
+use crate::index::Index;
+use crate::read::ReadError;
+use crate::revision::Revision;
+use crate::select::Source;
+use crate::store::Store;
+
+/// The checksum of the history up to a revision. Two stores with the same `revision` and `compact_revision`
+/// have the same hash, or they have diverged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HashKv {
+    /// CRC-32C, as etcd computes it.
+    pub hash: u32,
+    /// The compacted revision that the hash takes as the beginning; -1 if there was none.
+    pub compact_revision: i64,
+    /// The revision up to which history was hashed.
+    pub revision: i64,
+}
+
+impl Store {
+    /// Hashes what is readable up to `revision`, 0 for the current one.
+    ///
+    /// The rows above the compacted revision all count. Of the rows at or below it only those do that are
+    /// visible at `revision`, and a tombstone at exactly the compacted revision does not: etcd up to 3.5.15
+    /// removes it and later versions keep it, and they are to agree. So the hash says nothing of how far the
+    /// removal of rows has come.
+    ///
+    /// # Errors
+    /// [`ReadError::Future`], [`ReadError::Compacted`] or [`ReadError::Storage`].
+    pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
+        loop {
+            let (index, current, compact) = {
+                let state = self.shared.state.read();
+                (state.index.clone(), state.current, state.compact)
+            };
+            if revision > current {
+                return Err(ReadError::Future { current_revision: current });
+            }
+            if revision > 0 && revision < compact {
+                return Err(ReadError::Compacted { compact_revision: compact });
+            }
+            let at = if revision <= 0 { current } else { revision };
+            let kept = kept(&index, current, at, compact);
+            drop(index);
+            let hash = self.hash_rows(&kept, at, compact)?;
+            // A compaction that came meanwhile may have removed rows that belong to this hash.
+            if self.compact_revision() == compact {
+                return Ok(HashKv { hash, compact_revision: compact, revision: at });
+            }
+        }
+    }
+
+    fn hash_rows(&self, kept: &[Revision], at: i64, compact: i64) -> Result<u32, ReadError> {
+        let mut hash = crc32c::crc32c(b"key");
+        let mut kept = kept.iter().peekable();
+        let (from, to) = (Revision::default().to_row_key(), Revision::new(at + 1, 0).to_row_key());
+        self.shared.backend.view()?.for_each_row(from, to, |key, tombstone, record| {
+            let revision = Revision::from_row_key(key);
+            if revision.main <= compact {
+                while kept.next_if(|&&kept| kept < revision).is_some() {}
+                if kept.peek() != Some(&&revision) {
+                    return ControlFlow::Continue(());
+                }
+            }
+            hash = crc32c::crc32c_append(hash, key);
+            if tombstone {
+                hash = crc32c::crc32c_append(hash, b"t");
+            }
+            hash = crc32c::crc32c_append(hash, record);
+            ControlFlow::Continue(())
+        })?;
+        Ok(hash)
+    }
+}
+
+/// The revisions at or below the compacted one that are hashed, ascending.
+///
+/// They are the ones visible at the hashed revision. If nothing is visible there, etcd takes all that its
+/// compaction leaves, which is what is visible at the compacted revision.
+fn kept(index: &Index, current: i64, at: i64, compact: i64) -> Vec<Revision> {
+    if compact < 0 {
+        return Vec::new();
+    }
+    let visible = |at: i64| {
+        let mut any = false;
+        let mut revisions = Vec::new();
+        Source::new(index, current, at, None).visit(&KeyRange::all(), |_, version| {
+            any = true;
+            if version.main <= compact {
+                revisions.push(version.revision());
+            }
+            ControlFlow::Continue(())
+        });
+        any.then_some(revisions)
+    };
+    let mut revisions = visible(at).or_else(|| visible(compact)).unwrap_or_default();
+    revisions.sort_unstable();
+    revisions
+}
