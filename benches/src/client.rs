@@ -10,9 +10,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use anyhow::Result;
-use api::etcdserverpb::{
-    kv_client::KvClient, lease_client::LeaseClient, watch_client::WatchClient,
-};
+use api::etcdserverpb::{kv_client::KvClient, lease_client::LeaseClient};
 use bytes::{Buf, Bytes};
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -62,11 +60,6 @@ impl Connection {
     /// A lease client on this connection.
     pub(crate) fn lease(&self) -> LeaseClient<Connection> {
         LeaseClient::with_origin(self.clone(), self.origin.clone())
-    }
-
-    /// A watch client on this connection.
-    pub(crate) fn watch(&self) -> WatchClient<Connection> {
-        WatchClient::with_origin(self.clone(), self.origin.clone())
     }
 
     /// A client whose answers stay encoded; see [`Raw`].

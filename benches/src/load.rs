@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -182,51 +183,51 @@ pub(crate) struct Timed {
 pub(crate) async fn offer<C>(
     window: Window,
     per_second: f64,
-    stop: &AtomicBool,
+    stop: Arc<AtomicBool>,
     calls: Vec<C>,
 ) -> Result<Vec<Timed>>
 where
     C: AsyncFn() -> Result<(), Status> + 'static,
 {
-    let (send, mut due) = mpsc::unbounded_channel();
-    let done = AtomicBool::new(false);
-    let calls: Vec<Rc<C>> = calls.into_iter().map(Rc::new).collect();
-    let timed = Rc::new(RefCell::new(Vec::new()));
+    let (send, mut schedule) = mpsc::unbounded_channel();
     let step = Duration::from_secs_f64(1.0 / per_second);
-    let (stop_flag, send) = (std::sync::Arc::new(AtomicBool::new(false)), send);
-    let pacing = std::thread::spawn({
-        let stop = stop_flag.clone();
-        move || keep_schedule(window, step, &stop, &send)
-    });
-    let mut tasks = JoinSet::new();
-    let mut turn = 0;
-    let result: Result<()> = async {
-        while let Some(due) = due.recv().await {
-            let (call, timed) = (calls[turn % calls.len()].clone(), timed.clone());
-            turn += 1;
-            tasks.spawn_local(async move {
-                (*call)().await?;
-                timed.borrow_mut().push(Timed { due, latency: due.elapsed() });
-                Ok::<(), Status>(())
-            });
-            while let Some(task) = tasks.try_join_next() {
-                task??;
-            }
-            if stop.load(Ordering::Relaxed) {
-                stop_flag.store(true, Ordering::Relaxed);
-            }
-        }
-        while let Some(task) = tasks.join_next().await {
-            task??;
-        }
-        Ok(())
-    }
-    .await;
-    done.store(true, Ordering::Relaxed);
-    stop_flag.store(true, Ordering::Relaxed);
+    let stop_pacing = stop.clone();
+    let pacing = std::thread::spawn(move || keep_schedule(window, step, &stop_pacing, &send));
+    let timed = Rc::new(RefCell::new(Vec::new()));
+    let result = answer_schedule(&mut schedule, calls, &timed).await;
+    stop.store(true, Ordering::Relaxed);
+    drop(schedule);
     pacing.join().map_err(|_| anyhow!("the pacing thread panicked"))?;
     result?;
     Ok(timed.take())
+}
+
+async fn answer_schedule<C>(
+    schedule: &mut mpsc::UnboundedReceiver<Instant>,
+    calls: Vec<C>,
+    timed: &Rc<RefCell<Vec<Timed>>>,
+) -> Result<()>
+where
+    C: AsyncFn() -> Result<(), Status> + 'static,
+{
+    let calls: Vec<Rc<C>> = calls.into_iter().map(Rc::new).collect();
+    let mut tasks = JoinSet::new();
+    let mut turns = calls.iter().cycle();
+    while let (Some(due), Some(call)) = (schedule.recv().await, turns.next()) {
+        let (call, timed) = (call.clone(), timed.clone());
+        tasks.spawn_local(async move {
+            (*call)().await?;
+            timed.borrow_mut().push(Timed { due, latency: due.elapsed() });
+            Ok::<(), Status>(())
+        });
+        while let Some(task) = tasks.try_join_next() {
+            task??;
+        }
+    }
+    while let Some(task) = tasks.join_next().await {
+        task??;
+    }
+    Ok(())
 }
 
 fn keep_schedule(window: Window, step: Duration, stop: &AtomicBool, send: &mpsc::UnboundedSender<Instant>) {

@@ -97,11 +97,8 @@ mod tests {
             kv: Some(record(b"key", value)),
             prev_kv: Some(record(b"key", b"old")),
         };
-        let response = WatchResponse {
-            watch_id: 7,
-            events: vec![event(b"one"), event(b"two")],
-            ..Default::default()
-        };
+        let response =
+            WatchResponse { watch_id: 7, events: vec![event(b"one"), event(b"two")], ..Default::default() };
         let encoded = response.encode_to_vec();
         assert_eq!(event_values(&encoded).collect::<Vec<_>>(), [b"one", b"two"]);
     }
