@@ -1,6 +1,7 @@
 //! What can go wrong, and what it means for the member.
 
 use std::fmt;
+use std::io;
 
 /// A failure of the store. None is a matter for a client: the member cannot go on with this handle.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,7 +17,7 @@ pub enum Error {
     /// An earlier call failed, with this error: what is on disk is no longer known, so nothing
     /// more is read from or written to it through this handle.
     Poisoned(String),
-    /// A defragmentation is already under way.
+    /// A defragmentation is already under way. The handle stays good.
     Busy,
 }
 
@@ -27,10 +28,31 @@ impl fmt::Display for Error {
             Error::InUse(what) => write!(f, "the store is in use by another process: {what}"),
             Error::Corrupt(what) => write!(f, "the store is corrupt: {what}"),
             Error::Storage(what) => write!(f, "the store cannot be read or written: {what}"),
-            Error::Poisoned(what) => write!(f, "the store failed earlier and is closed: {what}"),
+            Error::Poisoned(what) => write!(f, "the store is closed after an earlier failure: {what}"),
             Error::Busy => write!(f, "the store is being defragmented already"),
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+/// Turns any of redb's errors into ours. A file that ends too early or makes no sense is damage;
+/// everything else that the operating system says is a disk that failed.
+pub(crate) fn failed(error: impl Into<redb::Error>) -> Error {
+    let error = error.into();
+    match &error {
+        redb::Error::DatabaseAlreadyOpen => Error::InUse(error.to_string()),
+        redb::Error::Corrupted(_) | redb::Error::UpgradeRequired(_) => Error::Corrupt(error.to_string()),
+        redb::Error::Io(io)
+            if matches!(io.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
+            Error::Corrupt(error.to_string())
+        }
+        _ => Error::Storage(error.to_string()),
+    }
+}
+
+/// An error of the file system around the store.
+pub(crate) fn io_failed(what: &str, path: &std::path::Path, error: &io::Error) -> Error {
+    Error::Storage(format!("{what} {}: {error}", path.display()))
+}

@@ -1,13 +1,22 @@
 //! The durable store behind the key-value history: the only room that knows redb.
 
+mod backend;
+mod buffer;
+mod copy;
 mod error;
-mod skeleton;
+mod flush;
+mod hash;
+mod health;
+mod medium;
+mod open;
 mod tables;
+mod view;
 
+pub use backend::Backend;
 pub use error::Error;
 pub use redb::StorageBackend;
-pub use skeleton::{Backend, View};
 pub use tables::{Consistent, Row, RowKey, Seal, Table, TableOp, row_key};
+pub use view::View;
 
 use std::path::PathBuf;
 

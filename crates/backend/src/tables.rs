@@ -117,3 +117,47 @@ pub struct Consistent {
     /// The raft configuration as of `index`, in etcd's JSON form.
     pub conf_state: Option<Bytes>,
 }
+
+// How the rows and tables lie in redb.
+
+/// Rows under their 17-byte key; the value is a tag byte and the record. The tag, not an 18th key
+/// byte, marks a tombstone: keys of one width pack and compare better, and a row is found, or
+/// removed, without knowing which kind it is.
+pub(crate) const ROWS: redb::TableDefinition<&'static RowKey, &'static [u8]> =
+    redb::TableDefinition::new("key");
+
+pub(crate) const LIVE: u8 = b'p';
+pub(crate) const TOMBSTONE: u8 = b't';
+
+/// What this program notes about the store itself, outside etcd's buckets and its hash.
+pub(crate) const OWN: redb::TableDefinition<&'static str, &'static [u8]> =
+    redb::TableDefinition::new("cairn");
+
+/// The key in `OWN` that says the store is ours, and its value in this version of the layout.
+pub(crate) const FORMAT: (&str, &[u8]) = ("format", b"1");
+
+/// The key in `OWN` of the count of live bytes, 8 bytes big endian.
+pub(crate) const LIVE_BYTES: &str = "live_bytes";
+
+/// etcd's keys in `meta` that this room writes.
+pub(crate) const CONSISTENT_INDEX: &[u8] = b"consistent_index";
+pub(crate) const TERM: &[u8] = b"term";
+pub(crate) const CONF_STATE: &[u8] = b"confState";
+
+pub(crate) type EntryTable = redb::TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+impl Table {
+    pub(crate) const fn definition(self) -> EntryTable {
+        redb::TableDefinition::new(self.name())
+    }
+}
+
+/// What a row costs on disk: key, tag, record and the leaf's entry for it, in bytes.
+pub(crate) fn row_bytes(record: usize) -> u64 {
+    (size_of::<RowKey>() + 1 + record + 4) as u64
+}
+
+/// What a table entry costs on disk, in bytes.
+pub(crate) fn entry_bytes(key: usize, value: usize) -> u64 {
+    (key + value + 8) as u64
+}

@@ -1,0 +1,237 @@
+//! Giving space back: a copy of the live data takes the old file's place.
+//!
+//! redb shrinks its file only from the end, and compacts in place only while nobody reads. So the
+//! store is copied beside itself from one read transaction while flushes go on; what they touch
+//! meanwhile is noted by key and looked at again, in rounds that get shorter; and only the last
+//! round, the rename and the switch happen with flushes held. Readers keep the old file until they
+//! are done, and the apply thread writes to memory as always. Until the rename, a failure costs
+//! the copy and nothing else.
+
+use crate::Backend;
+use crate::backend::{Touched, Writer};
+use crate::error::{Error, failed, io_failed};
+use crate::flush::{Commit, Live};
+use crate::open::{self, COPYING, Opened};
+use crate::tables::{Row, Table, TableOp};
+use crate::view::{Durable, unwrap_row};
+use bytes::Bytes;
+use redb::ReadableTable;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Rows or entries per transaction while copying.
+const CHUNK: usize = 16_384;
+/// With so few keys left to look at again, flushes can wait for the rest.
+const FEW: usize = 2_048;
+/// Rounds after which flushes wait for the rest, however much it is.
+const ROUNDS: usize = 16;
+
+/// Freed space below this many bytes is not worth a copy: new data will fill it.
+const WORTHWHILE: u64 = 64 << 20;
+
+impl Backend {
+    /// Rewrites the store into as little space as it needs. Reads, writes and flushes go on, the
+    /// last but for a moment at the end. A store on a custom disk stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when one is under way; [`Error::Storage`] when the copy could not be made,
+    /// for want of space for example, and the old file stays in use. Once the copy has taken the
+    /// old file's name there is no way back, and a failure closes the store.
+    pub fn defragment(&self) -> Result<(), Error> {
+        let Some(path) = self.shared.path.clone() else { return Ok(()) };
+        let _one = self.shared.copying.try_lock().ok_or(Error::Busy)?;
+        self.shared.health.check()?;
+        let temporary = open::sibling(&path, COPYING);
+        let done = self.copy_and_switch(&path, &temporary);
+        self.shared.writer.lock().touched = None;
+        if done.is_err() && self.shared.health.check().is_ok() {
+            // The next attempt, or the next start, clears it away if this cannot.
+            let _ = open::remove_stale(&temporary);
+        }
+        done
+    }
+
+    /// Defragments if the file is several times what the live data needs, and says whether it did.
+    /// To be called now and then by a background thread, best after a compaction.
+    ///
+    /// # Errors
+    /// As [`defragment`](Backend::defragment), but one under way is no error.
+    pub fn reclaim(&self) -> Result<bool, Error> {
+        // A growing file doubles, so twice the need is nothing unusual. Large values leave pages
+        // half empty whatever is done: the last copy showed how much that comes to.
+        let needed = self.size_in_use().max(1) as f64 * self.shared.density();
+        let size = self.size();
+        if self.shared.path.is_none() || (size as f64) < 3.0 * needed + WORTHWHILE as f64 {
+            return Ok(false);
+        }
+        match self.defragment() {
+            Err(Error::Busy) => Ok(false),
+            done => done.map(|()| true),
+        }
+    }
+
+    fn copy_and_switch(&self, path: &Path, temporary: &Path) -> Result<(), Error> {
+        open::remove_stale(temporary)?;
+        let source = self.start_noting()?;
+        let mut copy = Copy::create(temporary, self.shared.options.cache_bytes)?;
+        copy.everything(&source)?;
+        drop(source);
+        copy.compact()?;
+        for _ in 0..ROUNDS {
+            let (touched, source) = self.take_touched()?;
+            let few = touched.len() <= FEW;
+            copy.look_again(&touched, &source)?;
+            if few {
+                break;
+            }
+        }
+        let mut writer = self.shared.writer.lock();
+        self.shared.health.check()?;
+        let touched = writer.touched.take().unwrap_or_default();
+        let source = Durable::of(&writer.database, &writer.length)?;
+        copy.look_again(&touched, &source)?;
+        drop(source);
+        self.switch(&mut writer, copy, path, temporary)
+    }
+
+    fn start_noting(&self) -> Result<Durable, Error> {
+        let mut writer = self.shared.writer.lock();
+        writer.touched = Some(Touched::default());
+        Durable::of(&writer.database, &writer.length)
+    }
+
+    fn take_touched(&self) -> Result<(Touched, Durable), Error> {
+        let mut writer = self.shared.writer.lock();
+        let touched = writer.touched.replace(Touched::default()).unwrap_or_default();
+        Ok((touched, Durable::of(&writer.database, &writer.length)?))
+    }
+
+    /// Puts the finished copy, durable already, in the old file's place.
+    fn switch(&self, writer: &mut Writer, copy: Copy, path: &Path, temporary: &Path) -> Result<(), Error> {
+        let Copy { opened: Opened { database, length }, live } = copy;
+        assert_eq!(live, writer.live, "live bytes of the copy, and as counted by the store");
+        let database = Arc::new(database);
+        let durable = Durable::of(&database, &length)?;
+        std::fs::rename(temporary, path).map_err(|error| io_failed("cannot rename", temporary, &error))?;
+        // From here on a crash may show either file under the name, so the directory has to be
+        // durable before anything is written to the new one alone.
+        self.shared.health.guard(|| open::sync_parent(path))?;
+        let size = length.load(Ordering::Relaxed);
+        self.shared.density.store((size as f64 / live.0.max(1) as f64).to_bits(), Ordering::Relaxed);
+        writer.length = length;
+        let old = std::mem::replace(&mut writer.database, database);
+        writer.closed.push(old);
+        self.publish(writer, durable, 0);
+        Ok(())
+    }
+}
+
+struct Copy {
+    opened: Opened,
+    live: Live,
+}
+
+impl Copy {
+    fn create(path: &Path, cache: usize) -> Result<Copy, Error> {
+        Ok(Copy { opened: open::create_at(path, cache)?, live: Live::default() })
+    }
+
+    fn commit(&mut self, fill: impl FnOnce(&mut Commit) -> Result<(), Error>) -> Result<(), Error> {
+        let mut commit = Commit::begin(&self.opened.database, self.live)?;
+        fill(&mut commit)?;
+        self.live = commit.finish()?;
+        Ok(())
+    }
+
+    fn everything(&mut self, source: &Durable) -> Result<(), Error> {
+        let mut rows = source.rows.iter().map_err(failed)?.peekable();
+        let mut broken = None;
+        while rows.peek().is_some() && broken.is_none() {
+            let chunk = rows.by_ref().take(CHUNK).map_while(|entry| {
+                let row =
+                    entry.map_err(failed).and_then(|(key, value)| Ok((*key.value(), row_of(value.value())?)));
+                row.map_err(|error| broken = Some(error)).ok()
+            });
+            self.commit(|commit| commit.put_rows(chunk))?;
+        }
+        if let Some(error) = broken {
+            return Err(error);
+        }
+        for table in Table::ALL {
+            let entries = source.table(table)?;
+            let mut entries = entries.iter().map_err(failed)?.peekable();
+            while entries.peek().is_some() {
+                let mut ops = Vec::new();
+                for entry in entries.by_ref().take(CHUNK) {
+                    let (key, value) = entry.map_err(failed)?;
+                    ops.push(TableOp::put(table, key.value().to_vec(), value.value().to_vec()));
+                }
+                self.commit(|commit| commit.change_tables(&ops))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Packs the copy: what was appended leaves half of a doubled file empty.
+    fn compact(&mut self) -> Result<(), Error> {
+        self.opened.database.compact().map_err(failed)?;
+        Ok(())
+    }
+
+    /// Brings these keys to what they are in `source` now.
+    fn look_again(&mut self, touched: &Touched, source: &Durable) -> Result<(), Error> {
+        let mut keys = touched.rows.clone();
+        keys.sort_unstable();
+        keys.dedup();
+        for keys in keys.chunks(CHUNK) {
+            let mut present = Vec::new();
+            let mut gone = Vec::new();
+            for key in keys {
+                match source.rows.get(key).map_err(failed)? {
+                    Some(value) => present.push((*key, row_of(value.value())?)),
+                    None => gone.push(*key),
+                }
+            }
+            self.commit(|commit| {
+                commit.put_rows(present.into_iter())?;
+                commit.remove_rows(&gone)
+            })?;
+        }
+        let mut entries = touched.entries.clone();
+        entries.sort_unstable();
+        entries.dedup();
+        for entries in entries.chunks(CHUNK) {
+            let mut ops = Vec::new();
+            for (table, key) in entries {
+                let value = source.table(*table)?.get(key.as_ref()).map_err(failed)?;
+                let value = value.map(|value| Bytes::copy_from_slice(value.value()));
+                ops.push(TableOp { table: *table, key: key.clone(), value });
+            }
+            self.commit(|commit| commit.change_tables(&ops))?;
+        }
+        Ok(())
+    }
+}
+
+fn row_of(value: &[u8]) -> Result<Row, Error> {
+    let (tombstone, record) = unwrap_row(value)?;
+    Ok(Row { tombstone, record: Bytes::copy_from_slice(record) })
+}
+
+impl Touched {
+    fn len(&self) -> usize {
+        self.rows.len() + self.entries.len()
+    }
+}
+
+/// Bytes of file per live byte after the last copy; 1 until one was made.
+pub(crate) fn unknown_density() -> AtomicU64 {
+    AtomicU64::new(1f64.to_bits())
+}
+
+impl crate::backend::Shared {
+    fn density(&self) -> f64 {
+        f64::from_bits(self.density.load(Ordering::Relaxed)).max(1.0)
+    }
+}
