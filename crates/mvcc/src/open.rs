@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::compaction::{self, Sweep};
 use crate::history::{History, Version};
-use crate::index::Index;
+use crate::index::Builder;
 use crate::read::ReadError;
 use crate::record::{Header, Malformed};
 use crate::replay::{malformed, version_of};
@@ -65,8 +65,11 @@ pub(crate) fn rebuild(backend: &Backend) -> Result<(State, Sweep, Opened), ReadE
         .filter(|(_, history)| history.is_live() && history.latest().lease != 0)
         .map(|(key, history)| (Bytes::copy_from_slice(key), history.latest().lease))
         .collect();
+    let mut builder = Builder::new();
+    map.iter().for_each(|(key, history)| builder.push(key, history.clone()));
+    let index = builder.finish();
     // Revisions never go back: what was compacted away existed.
     let compact = scheduled.max(finished);
-    let state = State { index: Index::build(map.into_iter()), current: current.max(compact), compact };
+    let state = State { index: index, current: current.max(compact), compact };
     Ok((state, Sweep::new(finished), Opened { leases, keys, rows }))
 }
