@@ -1,0 +1,174 @@
+//! Bringing every other log to the leader's: what is sent, and what the answers mean.
+//!
+//! Nothing is sent when it becomes known, but once per [`Raft::ready`], for all that has become
+//! known until then: a hundred proposals are one append, and the commit index rides along.
+
+use super::Role;
+use crate::message::{Body, Rejection};
+use crate::progress::{Flow, Progress, WindowLimit};
+use crate::raft::Raft;
+use crate::types::{Index, NodeId, Snapshot};
+
+impl Raft {
+    /// Sends everyone what they may be sent.
+    pub(crate) fn replicate(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let (me, term, log) = (self.config.id, self.term, &self.log);
+        let limits = &self.config.limits;
+        let window = WindowLimit { messages: limits.window_messages, bytes: limits.window_bytes };
+        for (id, progress) in &mut leader.progress {
+            while progress.has_room(window) || progress.wants_empty(log.commit()) {
+                let prev_index = progress.next.prev();
+                let Some(prev_term) = log.term(prev_index) else {
+                    // Too far behind. Nobody is there to take a snapshot unless heard of lately.
+                    if progress.active {
+                        progress.flow = Flow::Snapshot { sent: None, ticks: 0 };
+                        self.out.snapshots_wanted.push(*id);
+                    }
+                    break;
+                };
+                let entries = match progress.has_room(window) {
+                    true => log.slice(progress.next, limits.append_bytes),
+                    false => Vec::new(),
+                };
+                if entries.is_empty() && !progress.wants_empty(log.commit()) {
+                    break;
+                }
+                let bytes = entries.iter().map(crate::Entry::size).sum();
+                progress.sent(entries.len(), bytes, log.commit());
+                let body = Body::Append { prev_index, prev_term, entries, commit: log.commit() };
+                self.out.messages.push(crate::Message { to: *id, from: me, term, body });
+            }
+        }
+    }
+
+    /// Speaks up to everyone, with the read round under way. The commit index sent is one that the
+    /// receiver is known to have: what else it has may be something else.
+    pub(crate) fn broadcast_heartbeat(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let (me, term) = (self.config.id, self.term);
+        let context = match leader.reads.context() {
+            Some(round) => round.to_be_bytes().as_slice().into(),
+            None => [].into(),
+        };
+        for (id, progress) in &mut leader.progress {
+            let commit = self.log.commit().min(progress.matched);
+            progress.commit_sent = progress.commit_sent.max(commit);
+            let body = Body::Heartbeat { commit, context: std::sync::Arc::clone(&context) };
+            self.out.messages.push(crate::Message { to: *id, from: me, term, body });
+        }
+    }
+
+    pub(crate) fn step_leader(&mut self, from: NodeId, body: Body) {
+        assert!(
+            !body.is_from_leader(),
+            "two leaders in term {}: {:x} and {:x}",
+            self.term,
+            self.config.id.0,
+            from.0
+        );
+        let Role::Leader(leader) = &mut self.role else { return };
+        // Not a member, or no longer.
+        let Some(progress) = leader.progress.get_mut(&from) else { return };
+        match body {
+            Body::AppendResponse { index, reject: None } => {
+                // An acknowledgement of what was never sent is not one.
+                if index > self.log.last() {
+                    return;
+                }
+                progress.active = true;
+                if progress.acknowledge(index, self.log.begin()) {
+                    self.advance_commit();
+                    self.advance_transfer();
+                }
+            }
+            Body::AppendResponse { index, reject: Some(Rejection { hint, hint_term }) } => {
+                progress.active = true;
+                // Where the follower has a lower term than this log, nothing matches until this
+                // log's term is no higher than that.
+                let hint = match hint_term.0 {
+                    0 => hint,
+                    _ => self.log.last_not_above(hint, hint_term).0,
+                };
+                progress.reject(index, hint);
+            }
+            Body::HeartbeatResponse { context } => {
+                progress.heartbeat_echoed(self.log.last());
+                if let Ok(round) = <[u8; 8]>::try_from(&context[..]) {
+                    progress.round = progress.round.max(u64::from_be_bytes(round));
+                }
+                self.advance_transfer();
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn peer_unreachable(&mut self, id: NodeId) {
+        // What was sent optimistically is probably lost.
+        if let Some(progress) = self.progress(id)
+            && matches!(progress.flow, Flow::Replicate { .. })
+        {
+            progress.probe();
+        }
+    }
+
+    pub(crate) fn send_snapshot(&mut self, to: NodeId, snapshot: Snapshot) {
+        let (begin, applied) = (self.log.begin(), self.log.applied());
+        let (index, term) = (snapshot.meta.index, snapshot.meta.term);
+        assert!(
+            index <= applied || !matches!(self.role, Role::Leader(_)),
+            "a snapshot at {index} cannot be of a machine that has applied {applied}"
+        );
+        let known = self.log.term(index);
+        let Some(progress) = self.progress(to) else { return };
+        let Flow::Snapshot { sent, ticks } = &mut progress.flow else { return };
+        if sent.is_some() {
+            return;
+        }
+        // One that ends before the log begins, or in which the receiver would not find itself,
+        // does not help.
+        if index < begin || !snapshot.meta.conf_state.contains(to) {
+            return progress.snapshot_lost();
+        }
+        assert_eq!(known, Some(term), "the snapshot at {index} is of another log");
+        (*sent, *ticks) = (Some(index), 0);
+        progress.next = index.next();
+        self.send(to, Body::Snapshot(snapshot));
+    }
+
+    pub(crate) fn peer_snapshot(&mut self, id: NodeId, arrived: bool) {
+        if let Some(progress) = self.progress(id)
+            && let Flow::Snapshot { sent, .. } = progress.flow
+        {
+            match sent {
+                Some(index) if arrived => progress.snapshot_arrived(index),
+                _ => progress.snapshot_lost(),
+            }
+        }
+    }
+
+    /// A snapshot of which nothing is heard for too long is lost.
+    pub(crate) fn tick_snapshots(&mut self) {
+        let limit = self.config.limits.snapshot_ticks;
+        let Role::Leader(leader) = &mut self.role else { return };
+        for progress in leader.progress.values_mut() {
+            if let Flow::Snapshot { ticks, .. } = &mut progress.flow {
+                *ticks += 1;
+                if *ticks >= limit {
+                    progress.snapshot_lost();
+                }
+            }
+        }
+    }
+
+    fn progress(&mut self, id: NodeId) -> Option<&mut Progress> {
+        let Role::Leader(leader) = &mut self.role else { return None };
+        leader.progress.get_mut(&id)
+    }
+
+    /// Asserts nothing; for callers that want to know how far a member is known to be.
+    pub fn matched(&self, id: NodeId) -> Option<Index> {
+        let Role::Leader(leader) = &self.role else { return None };
+        leader.progress.get(&id).map(|progress| progress.matched)
+    }
+}
