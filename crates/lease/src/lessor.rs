@@ -65,17 +65,15 @@ pub enum Renewal {
     ClearCheckpoint,
 }
 
-/// A lease that is gone, and the keys that have to go with it.
+/// The keys that have to go with a lease.
 #[derive(Debug)]
-pub struct Revoked {
-    keys: HashSet<Box<[u8]>>,
-}
+pub struct Keys(HashSet<Box<[u8]>>);
 
-impl Revoked {
+impl Keys {
     /// The keys in byte order: the order of their deletion, the same on every member. Sorting
     /// happens here, so that it can be done after the lessor's lock is released.
-    pub fn into_sorted_keys(self) -> Vec<Box<[u8]>> {
-        let mut keys: Vec<_> = self.keys.into_iter().collect();
+    pub fn into_sorted(self) -> Vec<Box<[u8]>> {
+        let mut keys: Vec<_> = self.0.into_iter().collect();
         keys.sort_unstable();
         keys
     }
@@ -137,11 +135,21 @@ impl Lessor {
         Ok(Stored { id, ttl: ttl.max(self.config.min_ttl), remaining_ttl: 0 })
     }
 
-    /// Ends a lease, whether or not its time is up.
+    /// Detaches all keys of a lease, to be deleted before it is revoked: who asks meanwhile still
+    /// finds the lease, and who does not find it will not find its keys either.
     ///
     /// # Errors
     /// [`Error::NotFound`].
-    pub fn revoke(&mut self, id: LeaseId) -> Result<Revoked, Error> {
+    pub fn take_keys(&mut self, id: LeaseId) -> Result<Keys, Error> {
+        let lease = self.leases.get_mut(&id).ok_or(Error::NotFound)?;
+        Ok(Keys(std::mem::take(&mut lease.keys)))
+    }
+
+    /// Ends a lease, whether or not its time is up, and hands back the keys it still had.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`].
+    pub fn revoke(&mut self, id: LeaseId) -> Result<Keys, Error> {
         let lease = self.leases.remove(&id).ok_or(Error::NotFound)?;
         if let Some(primary) = &mut self.primary {
             let leases = &self.leases;
@@ -149,7 +157,7 @@ impl Lessor {
             primary.expiries.sweep(leases.len(), alive);
             primary.checkpoints.sweep(leases.len(), alive);
         }
-        Ok(Revoked { keys: lease.keys })
+        Ok(Keys(lease.keys))
     }
 
     /// Notes how much of a lease was left when the primary looked (zero: forget that, it was

@@ -1,0 +1,258 @@
+//! Who is in the cluster, and which version all of it speaks.
+//!
+//! One record in memory, read by everybody, changed by the apply thread alone; and next to each
+//! change the rows that make it durable in the same batch. The raft configuration is part of the
+//! record, so that the two can be held against each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest};
+use backend::{Backend, Table, TableOp};
+use raft::{ChangeKind, ConfChange, ConfState, MembershipError, NodeId};
+use serde::{Deserialize, Serialize};
+
+use crate::member::{ChangeContext, Downgrade, Member, from_json, to_json};
+use crate::rejection::{Failure, Rejection};
+
+const CLUSTER_VERSION: &[u8] = b"clusterVersion";
+const DOWNGRADE: &[u8] = b"downgrade";
+const REMOVED: &[u8] = b"removed";
+
+/// The cluster as of the last applied entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// The members by id.
+    pub members: BTreeMap<u64, Member>,
+    /// The ids that were members once and must never be again.
+    pub removed: BTreeSet<u64>,
+    /// The version of the API that all members speak, as `major.minor.patch`; none until the first
+    /// leader has set it.
+    pub version: Option<String>,
+    /// The downgrade under way, if one was ever asked for.
+    pub downgrade: Option<Downgrade>,
+    /// The raft configuration.
+    pub conf_state: ConfState,
+}
+
+impl Cluster {
+    /// The voting members' ids.
+    pub fn voters(&self) -> Vec<u64> {
+        self.members.values().filter(|member| !member.is_learner).map(|member| member.id).collect()
+    }
+
+    /// The cluster that the tables hold.
+    ///
+    /// # Errors
+    /// A row that cannot be read.
+    pub(crate) fn load(backend: &Backend) -> Result<Self, Failure> {
+        let mut cluster = Cluster::default();
+        let mut damaged = None;
+        backend.scan_table(Table::Members, |key, value| {
+            match Member::parse_row_key(key).zip(from_json::<Member>(value)) {
+                Some((id, member)) => _ = cluster.members.insert(id, Member { id, ..member }),
+                None => damaged = Some(damage(Table::Members, key)),
+            }
+        })?;
+        backend.scan_table(Table::MembersRemoved, |key, _| match Member::parse_row_key(key) {
+            Some(id) => _ = cluster.removed.insert(id),
+            None => damaged = Some(damage(Table::MembersRemoved, key)),
+        })?;
+        if let Some(version) = backend.table_get(Table::Cluster, CLUSTER_VERSION)? {
+            match std::str::from_utf8(&version).ok().filter(|text| is_version(text)) {
+                Some(text) => cluster.version = Some(text.to_owned()),
+                None => damaged = Some(damage(Table::Cluster, CLUSTER_VERSION)),
+            }
+        }
+        if let Some(downgrade) = backend.table_get(Table::Cluster, DOWNGRADE)? {
+            match from_json(&downgrade) {
+                Some(value) => cluster.downgrade = Some(value),
+                None => damaged = Some(damage(Table::Cluster, DOWNGRADE)),
+            }
+        }
+        if let Some(json) = backend.consistent().conf_state {
+            match from_json::<StoredConfState>(&json) {
+                Some(stored) => cluster.conf_state = stored.into(),
+                None => damaged = Some(damage(Table::Meta, b"confState")),
+            }
+        }
+        damaged.map_or(Ok(cluster), Err)
+    }
+
+    /// Carries out a configuration change, or says why it cannot be.
+    ///
+    /// # Errors
+    /// In etcd's order of checks, raft's own last; nothing has changed then.
+    pub(crate) fn change(&mut self, change: &ConfChange, limits: Limits) -> Result<Vec<TableOp>, Rejection> {
+        let id = change.change.node.0;
+        if self.removed.contains(&id) {
+            return Err(Rejection::MemberRemoved);
+        }
+        let member = match change.change.kind {
+            kind @ (ChangeKind::AddNode | ChangeKind::AddLearnerNode) => {
+                let context: ChangeContext = from_json(&change.context).ok_or(Rejection::Unknown)?;
+                let new = context.member;
+                Some(if context.is_promote { self.promoted(id)? } else { self.added(id, kind, new, limits)? })
+            }
+            ChangeKind::UpdateNode => {
+                let old = self.members.get(&id).ok_or(Rejection::MemberNotFound)?;
+                let new: Member = from_json(&change.context).ok_or(Rejection::Unknown)?;
+                self.check_urls(id, &new.peer_urls)?;
+                Some(Member { peer_urls: new.peer_urls, ..old.clone() })
+            }
+            ChangeKind::RemoveNode => {
+                self.members.get(&id).ok_or(Rejection::MemberNotFound)?;
+                None
+            }
+        };
+        self.conf_state = self.conf_state.changed(&change.clone().into()).map_err(|error| match error {
+            MembershipError::NoVoters => Rejection::NoVoters,
+            _ => Rejection::Unknown,
+        })?;
+        let Some(member) = member else {
+            self.members.remove(&id);
+            self.removed.insert(id);
+            let key = Member::row_key(id);
+            let removed = TableOp::put(Table::MembersRemoved, key.clone(), REMOVED);
+            return Ok(vec![TableOp::delete(Table::Members, key), removed]);
+        };
+        let row = member_row(&member);
+        self.members.insert(id, member);
+        Ok(vec![row])
+    }
+
+    fn promoted(&self, id: u64) -> Result<Member, Rejection> {
+        let member = self.members.get(&id).ok_or(Rejection::MemberNotFound)?;
+        if !member.is_learner {
+            return Err(Rejection::MemberNotLearner);
+        }
+        Ok(Member { is_learner: false, ..member.clone() })
+    }
+
+    fn added(&self, id: u64, kind: ChangeKind, new: Member, limits: Limits) -> Result<Member, Rejection> {
+        if self.members.contains_key(&id) {
+            return Err(Rejection::MemberExists);
+        }
+        self.check_urls(id, &new.peer_urls)?;
+        if new.is_learner && kind == ChangeKind::AddLearnerNode {
+            let learners = self.members.values().filter(|member| member.is_learner).count();
+            if learners >= limits.max_learners {
+                return Err(Rejection::TooManyLearners);
+            }
+        }
+        // The context and the change must speak of the same member, and the change's type decides
+        // about the vote: it is what raft goes by.
+        if new.id != id || new.is_learner != (kind == ChangeKind::AddLearnerNode) {
+            return Err(Rejection::Unknown);
+        }
+        Ok(new)
+    }
+
+    fn check_urls(&self, id: u64, urls: &[String]) -> Result<(), Rejection> {
+        let others = self.members.values().filter(|member| member.id != id);
+        if others.flat_map(|member| &member.peer_urls).any(|url| urls.contains(url)) {
+            return Err(Rejection::PeerUrlExists);
+        }
+        Ok(())
+    }
+
+    /// Notes a member's name and client URLs. A member that was removed meanwhile is no error.
+    pub(crate) fn set_attributes(
+        &mut self,
+        request: &ClusterMemberAttrSetRequest,
+    ) -> Result<Option<TableOp>, Rejection> {
+        let id = request.member_id;
+        let Some(member) = self.members.get_mut(&id) else {
+            return if self.removed.contains(&id) { Ok(None) } else { Err(Rejection::MemberNotFound) };
+        };
+        let attributes = request.member_attributes.clone().unwrap_or_default();
+        member.name = attributes.name;
+        member.client_urls = attributes.client_urls;
+        Ok(Some(member_row(member)))
+    }
+
+    pub(crate) fn set_version(&mut self, request: &ClusterVersionSetRequest) -> Result<TableOp, Rejection> {
+        if !is_version(&request.ver) {
+            return Err(Rejection::Unknown);
+        }
+        self.version = Some(request.ver.clone());
+        Ok(TableOp::put(Table::Cluster, CLUSTER_VERSION, request.ver.clone()))
+    }
+
+    pub(crate) fn set_downgrade(&mut self, request: &DowngradeInfoSetRequest) -> TableOp {
+        let target_version = if request.enabled { request.ver.clone() } else { String::new() };
+        let downgrade = Downgrade { target_version, enabled: request.enabled };
+        let row = TableOp::put(Table::Cluster, DOWNGRADE, to_json(&downgrade));
+        self.downgrade = Some(downgrade);
+        row
+    }
+
+    /// The raft configuration in etcd's JSON, for the seal.
+    pub(crate) fn conf_state_json(&self) -> bytes::Bytes {
+        to_json(&StoredConfState::from(&self.conf_state))
+    }
+}
+
+/// What bounds a change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) max_learners: usize,
+}
+
+fn member_row(member: &Member) -> TableOp {
+    TableOp::put(Table::Members, Member::row_key(member.id), to_json(member))
+}
+
+pub(crate) fn damage(table: Table, key: &[u8]) -> Failure {
+    let key = key.iter().map(|byte| format!("{byte:02x}")).collect();
+    Failure::Damaged { table: table.name(), key }
+}
+
+/// `major.minor.patch`, numbers only: what a cluster version is.
+fn is_version(text: &str) -> bool {
+    let mut parts = 0;
+    text.split('.').all(|part| {
+        parts += 1;
+        !part.is_empty() && part.len() <= 9 && part.bytes().all(|byte| byte.is_ascii_digit())
+    }) && parts == 3
+}
+
+/// `raftpb.ConfState` in the JSON that etcd keeps in its meta bucket: empty lists are left out.
+#[derive(Serialize, Deserialize)]
+struct StoredConfState {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    voters: Vec<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    learners: Vec<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    voters_outgoing: Vec<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    learners_next: Vec<u64>,
+    #[serde(default)]
+    auto_leave: bool,
+}
+
+impl From<&ConfState> for StoredConfState {
+    fn from(conf: &ConfState) -> Self {
+        let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+        StoredConfState {
+            voters: ids(&conf.voters),
+            learners: ids(&conf.learners),
+            voters_outgoing: ids(&conf.voters_outgoing),
+            learners_next: ids(&conf.learners_next),
+            auto_leave: conf.auto_leave,
+        }
+    }
+}
+
+impl From<StoredConfState> for ConfState {
+    fn from(stored: StoredConfState) -> Self {
+        let nodes = |ids: Vec<u64>| ids.into_iter().map(NodeId).collect();
+        ConfState {
+            voters: nodes(stored.voters),
+            learners: nodes(stored.learners),
+            voters_outgoing: nodes(stored.voters_outgoing),
+            learners_next: nodes(stored.learners_next),
+            auto_leave: stored.auto_leave,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What applying a command hands back.
+
+use api::etcdserverpb::{
+    AlarmResponse, CompactionResponse, DeleteRangeResponse, LeaseCheckpointResponse, LeaseGrantResponse,
+    LeaseRevokeResponse, PutResponse, RangeResponse, TxnResponse,
+};
+
+use crate::member::Member;
+use crate::rejection::Rejection;
+
+/// The same on every member.
+pub type Outcome = Result<Reply, Rejection>;
+
+/// A command that took effect.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reply {
+    /// The revision for the header of the answer.
+    pub revision: i64,
+    /// The answer, its own header absent. (The answers inside of a transaction's do have headers,
+    /// with nothing but the revision in them, as etcd sends them.)
+    pub body: Body,
+}
+
+/// The answer, by command.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Body {
+    Range(RangeResponse),
+    Put(PutResponse),
+    DeleteRange(DeleteRangeResponse),
+    Txn(TxnResponse),
+    Compaction(CompactionResponse),
+    LeaseGrant(LeaseGrantResponse),
+    LeaseRevoke(LeaseRevokeResponse),
+    LeaseCheckpoint(LeaseCheckpointResponse),
+    Alarm(AlarmResponse),
+    /// A configuration change: all members after it.
+    Members(Vec<Member>),
+    /// Commands that only members send: the cluster's version, a member's attributes, a downgrade.
+    Internal,
+    /// An entry without a command, as a new leader writes it.
+    Nothing,
+}
+
+/// One applied entry.
+#[derive(Debug)]
+pub struct Applied {
+    /// The id of the request, by which the proposer knows its waiter; zero for an entry without.
+    pub id: u64,
+    /// What to answer.
+    pub outcome: Outcome,
+    /// The new revision and what it changed, if the entry wrote keys.
+    pub events: Option<(i64, Vec<mvcc::Event>)>,
+    /// For a configuration entry: what raft has to do now. A refused change comes back as one of
+    /// node zero, which changes nothing, so that raft lets the next one pass.
+    pub conf_change: Option<raft::ConfChange>,
+    /// The write took effect although it is above this member's quota (the outcome says
+    /// [`Rejection::NoSpace`]), and there is no NOSPACE alarm yet: the member must raise one
+    /// through the log, and answer after that.
+    pub raise_no_space: bool,
+}
+
+impl Applied {
+    /// An entry that wrote no keys and needs nothing else done.
+    pub(crate) fn of(id: u64, outcome: Outcome) -> Self {
+        Applied { id, outcome, events: None, conf_change: None, raise_no_space: false }
+    }
+}
