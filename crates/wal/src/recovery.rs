@@ -88,7 +88,8 @@ pub(crate) fn recover(
     }
 
     let mut replay = Replay::new(from, Index(needed[0].first.saturating_sub(1)));
-    let mut crc = None;
+    // Only the very first segment is known to continue nothing.
+    let mut crc = (needed[0].seq == 0).then_some(0);
     for (i, &name) in needed.iter().enumerate() {
         let path = name.path(dir);
         let io = |doing| {

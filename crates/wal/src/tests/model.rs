@@ -75,7 +75,7 @@ fn life(seed: u64) {
                 assert_eq!(recovered.entries, model.entries[from as usize..], "{context}");
                 assert_eq!(recovered.begins_after, Index(from), "{context}");
                 assert_eq!(recovered.repaired, None, "{context}");
-                let written = model.entries.last().map_or(0, |e| e.term.0).max(1);
+                let written = model.entries.last().map_or(0, |e| e.term.0);
                 assert!(recovered.hard_state.term.0 >= written, "{context}");
                 if recovered.hard_state.term == model.state.term {
                     assert!(recovered.hard_state.commit <= model.state.commit, "{context}");
