@@ -10,7 +10,7 @@ use super::{create, entry, open, state};
 fn any_subset_of_the_last_batch_recovers_to_a_prefix_of_it() {
     for payload in [1, 30, 200, 480, 700, 1500] {
         for lead in [0, 100, 300, 400, 420, 440] {
-            every_subset(payload, lead, 1 << 20);
+            every_subset(payload, lead, 8192);
         }
     }
     // A segment that could not be reserved grows by writing, so it may also be too short.
