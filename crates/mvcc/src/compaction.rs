@@ -5,8 +5,9 @@ use std::fmt;
 
 use backend::{RowKey, Table, TableOp};
 use bytes::Bytes;
+use parking_lot::{RwLockUpgradableReadGuard, RwLockWriteGuard};
 
-use crate::history::Version;
+use crate::history::Dead;
 use crate::read::ReadError;
 use crate::revision::Revision;
 use crate::store::{Shared, Store, Writer};
@@ -72,13 +73,14 @@ pub(crate) struct Sweep {
 
 struct Running {
     target: i64,
-    /// The first key of the index that was not looked at; `None` past the last.
+    /// The first key of the index that was not looked at yet; `None` past the last.
     cursor: Option<Vec<u8>>,
     /// Rows that the index has forgotten and the backend has not.
     dead: VecDeque<RowKey>,
 }
 
-/// Keys looked at in one step when few of them have anything to forget.
+/// Leaves of the index looked at in one step when few of them have anything to forget: some ten thousand
+/// keys.
 const RUNS_PER_STEP: usize = 1024;
 
 impl Sweep {
@@ -151,19 +153,32 @@ impl Store {
 impl Running {
     /// Compacts the index until enough dead rows are known or enough keys were looked at.
     fn look_for_dead(&mut self, shared: &Shared, max_rows: usize) {
+        let target = self.target;
+        let mut found: Vec<Dead> = Vec::new();
         for _ in 0..RUNS_PER_STEP {
             if self.dead.len() >= max_rows {
                 return;
             }
             let Some(from) = self.cursor.take() else { return };
-            let target = self.target;
-            let mut bury = |version: &Version| self.dead.push_back(version.revision().to_row_key());
-            let mut state = shared.state.write();
-            self.cursor = state.index.sweep(
-                &from,
-                |history| history.is_compactable(target),
-                |history| history.compact(target, &mut bury),
-            );
+            let state = shared.state.upgradable_read();
+            let (wanted, next) = state.index.look(&from, |history| history.is_compactable(target));
+            self.cursor = next;
+            // Handed over fairly: a loop that takes the lock again at once would else keep the apply thread
+            // waiting for as long as the loop runs.
+            if !wanted {
+                RwLockUpgradableReadGuard::unlock_fair(state);
+                continue;
+            }
+            let mut state = RwLockUpgradableReadGuard::upgrade(state);
+            state.index.sweep(&from, |history| {
+                let (left, dead) = history.compact(target);
+                found.push(dead);
+                left
+            });
+            RwLockWriteGuard::unlock_fair(state);
+            for dead in found.drain(..) {
+                self.dead.extend(dead.revisions().map(Revision::to_row_key));
+            }
         }
     }
 }

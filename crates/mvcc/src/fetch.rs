@@ -1,11 +1,11 @@
 //! Getting records out of the backend without an allocation for each.
 
 use api::etcdserverpb::range_request::SortOrder;
-use backend::Backend;
+use backend::View;
 use bytes::{Bytes, BytesMut};
 
 use crate::overlay::Overlay;
-use crate::read::{RangeQuery, ReadError, Records};
+use crate::read::{RangeQuery, ReadError, Records, missing};
 use crate::record::{self, Header, Record};
 use crate::revision::Revision;
 use crate::select::Pick;
@@ -49,45 +49,41 @@ impl Chunks {
 
 /// Fetches the records that a selection picked.
 pub(crate) struct Fetch<'a> {
-    backend: &'a Backend,
+    view: View,
     overlay: Option<&'a Overlay>,
 }
 
 impl<'a> Fetch<'a> {
-    pub(crate) fn new(backend: &'a Backend, overlay: Option<&'a Overlay>) -> Fetch<'a> {
-        Fetch { backend, overlay }
+    pub(crate) fn new(view: View, overlay: Option<&'a Overlay>) -> Fetch<'a> {
+        Fetch { view, overlay }
     }
 
-    /// The picked records, and whether the limit cut some off here; `None` if a row is gone.
-    pub(crate) fn pick(&self, query: &RangeQuery, pick: Pick) -> Result<Option<(Records, bool)>, ReadError> {
+    /// The picked records, and whether the limit cut some off here.
+    pub(crate) fn pick(&self, query: &RangeQuery, pick: Pick) -> Result<(Records, bool), ReadError> {
         match pick {
-            Pick::Records(records) => Ok(Some((records, false))),
-            Pick::Revisions(revisions) => Ok(self.fetch(&revisions)?.map(|records| (records, false))),
-            Pick::ByValue(revisions) => {
-                Ok(self.fetch(&revisions)?.map(|records| cut(query, by_value(query, records))))
-            }
+            Pick::Records(records) => Ok((records, false)),
+            Pick::Revisions(revisions) => Ok((self.fetch(&revisions)?, false)),
+            Pick::ByValue(revisions) => Ok(cut(query, by_value(query, self.fetch(&revisions)?))),
         }
     }
 
-    fn fetch(&self, revisions: &[Revision]) -> Result<Option<Records>, ReadError> {
-        if let [one] = revisions {
-            // The buffer's own bytes, not a copy, when the record is still in the buffer.
-            let own = self.own(*one);
-            let found = if own.is_some() { own } else { self.backend.get(&one.to_row_key())? };
-            return Ok(found.map(|bytes| vec![Record(bytes)]));
-        }
-        let view = self.backend.view()?;
+    fn fetch(&self, revisions: &[Revision]) -> Result<Records, ReadError> {
+        // One record is the buffer's own bytes, not a copy, while it is still in the buffer. Of many, those
+        // are copied too: otherwise a long answer that is sent slowly would keep every one of their
+        // allocations from being freed with the buffer.
+        let copy_all = revisions.len() > 1;
         let mut chunks = Chunks::default();
         let mut records = Vec::with_capacity(revisions.len());
         for &revision in revisions {
+            let key = revision.to_row_key();
             let found = match self.own(revision) {
                 Some(bytes) => Some(bytes),
-                None => view.read(&revision.to_row_key(), |_, bytes| chunks.copy(bytes))?,
+                None if copy_all => self.view.read(&key, |_, bytes| chunks.copy(bytes))?,
+                None => self.view.get(&key)?,
             };
-            let Some(bytes) = found else { return Ok(None) };
-            records.push(Record(bytes));
+            records.push(Record(found.ok_or_else(|| missing(revision))?));
         }
-        Ok(Some(records))
+        Ok(records)
     }
 
     /// The record of a change of the transaction that reads.

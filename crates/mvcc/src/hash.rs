@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use api::key_range::KeyRange;
+use backend::View;
 
 use crate::index::Index;
 use crate::read::ReadError;
@@ -33,49 +34,44 @@ impl Store {
     /// # Errors
     /// [`ReadError::Future`], [`ReadError::Compacted`] or [`ReadError::Storage`].
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
-        loop {
-            let (index, current, compact) = {
-                let state = self.shared.state.read();
-                (state.index.clone(), state.current, state.compact)
-            };
-            if revision > current {
-                return Err(ReadError::Future { current_revision: current });
-            }
-            if revision > 0 && revision < compact {
-                return Err(ReadError::Compacted { compact_revision: compact });
-            }
-            let at = if revision <= 0 { current } else { revision };
-            let kept = kept(&index, current, at, compact);
-            drop(index);
-            let hash = self.hash_rows(&kept, at, compact)?;
-            // A compaction that came meanwhile may have removed rows that belong to this hash.
-            if self.compact_revision() == compact {
-                return Ok(HashKv { hash, compact_revision: compact, revision: at });
+        let (index, view, current, compact) = {
+            let state = self.shared.state.read();
+            (state.index.clone(), self.shared.backend.view()?, state.current, state.compact)
+        };
+        if revision > current {
+            return Err(ReadError::Future { current_revision: current });
+        }
+        if revision > 0 && revision < compact {
+            return Err(ReadError::Compacted { compact_revision: compact });
+        }
+        let at = if revision <= 0 { current } else { revision };
+        let kept = kept(&index, current, at, compact);
+        drop(index);
+        let hash = hash_rows(&view, &kept, at, compact)?;
+        Ok(HashKv { hash, compact_revision: compact, revision: at })
+    }
+}
+
+fn hash_rows(view: &View, kept: &[Revision], at: i64, compact: i64) -> Result<u32, ReadError> {
+    let mut hash = crc32c::crc32c(b"key");
+    let mut kept = kept.iter().peekable();
+    let (from, to) = (Revision::default().to_row_key(), Revision::new(at + 1, 0).to_row_key());
+    view.for_each_row(from, to, |key, tombstone, record| {
+        let revision = Revision::from_row_key(key);
+        if revision.main <= compact {
+            while kept.next_if(|&&kept| kept < revision).is_some() {}
+            if kept.peek() != Some(&&revision) {
+                return ControlFlow::Continue(());
             }
         }
-    }
-
-    fn hash_rows(&self, kept: &[Revision], at: i64, compact: i64) -> Result<u32, ReadError> {
-        let mut hash = crc32c::crc32c(b"key");
-        let mut kept = kept.iter().peekable();
-        let (from, to) = (Revision::default().to_row_key(), Revision::new(at + 1, 0).to_row_key());
-        self.shared.backend.view()?.for_each_row(from, to, |key, tombstone, record| {
-            let revision = Revision::from_row_key(key);
-            if revision.main <= compact {
-                while kept.next_if(|&&kept| kept < revision).is_some() {}
-                if kept.peek() != Some(&&revision) {
-                    return ControlFlow::Continue(());
-                }
-            }
-            hash = crc32c::crc32c_append(hash, key);
-            if tombstone {
-                hash = crc32c::crc32c_append(hash, b"t");
-            }
-            hash = crc32c::crc32c_append(hash, record);
-            ControlFlow::Continue(())
-        })?;
-        Ok(hash)
-    }
+        hash = crc32c::crc32c_append(hash, key);
+        if tombstone {
+            hash = crc32c::crc32c_append(hash, b"t");
+        }
+        hash = crc32c::crc32c_append(hash, record);
+        ControlFlow::Continue(())
+    })?;
+    Ok(hash)
 }
 
 /// The revisions at or below the compacted one that are hashed, ascending.

@@ -4,6 +4,7 @@ use std::fmt;
 
 use api::etcdserverpb::range_request::{SortOrder, SortTarget};
 use api::key_range::KeyRange;
+use backend::View;
 
 use crate::fetch::Fetch;
 use crate::index::Index;
@@ -84,7 +85,7 @@ impl RangeQuery {
 
     /// How many keys have to be looked at, when the rest cannot change the answer: one more than the limit,
     /// to know whether there is more.
-    pub(crate) fn enough(&self) -> usize {
+    pub fn enough(&self) -> usize {
         let first_ones_do = self.order() == SortOrder::None
             || (self.target() == SortTarget::Key && self.order() == SortOrder::Ascend);
         match usize::try_from(self.limit) {
@@ -162,11 +163,13 @@ impl Store {
 /// the next write copy the nodes on its way, which costs more than waiting for so short a walk.
 const SHORT: usize = 64;
 
-/// What a reader takes from the state in one lock hold.
+/// What a reader takes in one lock hold: its revision, and pictures of the index and of the rows that belong
+/// to it. A compaction that comes later changes neither picture.
 struct Start {
     current: i64,
     at: i64,
     found: Found,
+    view: View,
 }
 
 enum Found {
@@ -176,36 +179,23 @@ enum Found {
 }
 
 impl Shared {
-    /// Answers a query; inside a transaction, with its base revision and its changes.
+    /// Answers a query; inside a transaction, with its changes.
     pub(crate) fn range(
         &self,
         query: &RangeQuery,
-        txn: Option<(i64, &Overlay)>,
+        overlay: Option<&Overlay>,
     ) -> Result<RangeResult, ReadError> {
-        let overlay = txn.map(|(_, overlay)| overlay).filter(|overlay| !overlay.is_empty());
-        loop {
-            let Start { current, at, found } = self.start(query, overlay)?;
-            let selection = match found {
-                Found::Selection(selection) => selection,
-                Found::Snapshot(index) => {
-                    Source::new(&index, current, at, overlay).select(query, usize::MAX).expect("unbounded")
-                }
-            };
-            let Selection { count, more, pick } = selection;
-            // Rows go only when compaction has passed them. A read of what is current means the present
-            // whenever that is; a read of a revision by number means that one.
-            let Some((records, cut)) = Fetch::new(&self.backend, overlay).pick(query, pick)? else {
-                let compact_revision = self.state.read().compact;
-                if compact_revision <= at {
-                    return Err(self.missing(at));
-                }
-                if query.revision > 0 {
-                    return Err(ReadError::Compacted { compact_revision });
-                }
-                continue;
-            };
-            return Ok(RangeResult { revision: current, records, count, more: more || cut });
-        }
+        let overlay = overlay.filter(|overlay| !overlay.is_empty());
+        let Start { current, at, found, view } = self.start(query, overlay)?;
+        let Selection { count, more, pick } = match found {
+            Found::Selection(selection) => selection,
+            Found::Snapshot(index) => {
+                let source = Source::new(&index, current, at, overlay);
+                source.select(query, usize::MAX).expect("a selection without a budget has an answer")
+            }
+        };
+        let (records, cut) = Fetch::new(view, overlay).pick(query, pick)?;
+        Ok(RangeResult { revision: current, records, count, more: more || cut })
     }
 
     fn start(&self, query: &RangeQuery, overlay: Option<&Overlay>) -> Result<Start, ReadError> {
@@ -223,20 +213,11 @@ impl Shared {
             Some(selection) => Found::Selection(selection),
             None => Found::Snapshot(state.index.clone()),
         };
-        Ok(Start { current, at, found })
+        Ok(Start { current, at, found, view: self.backend.view()? })
     }
+}
 
-    /// The record of a version that no compaction can have passed.
-    pub(crate) fn stored(&self, at: Revision) -> Result<Record, ReadError> {
-        match self.backend.get(&at.to_row_key())? {
-            Some(bytes) => Ok(Record(bytes)),
-            None => Err(self.missing(at.main)),
-        }
-    }
-
-    fn missing(&self, at: i64) -> ReadError {
-        ReadError::Storage(backend::Error::Corrupt(format!(
-            "a version that is visible at revision {at} has no row"
-        )))
-    }
+/// A row that the index promised is not there.
+pub(crate) fn missing(at: Revision) -> ReadError {
+    ReadError::Storage(backend::Error::Corrupt(format!("the row of revision {at} is missing")))
 }

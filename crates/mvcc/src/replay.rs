@@ -29,7 +29,7 @@ impl Store {
     /// with [`History::next`] for the rest.
     ///
     /// # Errors
-    /// [`ReadError::Compacted`] when events from `from` on are gone, or were being removed during the call;
+    /// [`ReadError::Compacted`] when events from `from` on are gone;
     /// [`ReadError::Storage`] when the backend fails.
     pub fn history(
         &self,
@@ -38,9 +38,10 @@ impl Store {
         max_bytes: usize,
         filter: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<History, ReadError> {
-        let (current, compact_revision) = {
+        // Together, so that a compaction that comes later leaves no holes in what this call reads.
+        let (current, compact_revision, view) = {
             let state = self.shared.state.read();
-            (state.current, state.compact)
+            (state.current, state.compact, self.shared.backend.view()?)
         };
         if from < compact_revision {
             return Err(ReadError::Compacted { compact_revision });
@@ -50,24 +51,19 @@ impl Store {
         if from > to {
             return Ok(History { events: Vec::new(), next: from });
         }
-        let mut piece = Piece { last: from, next: to + 1, max_bytes, ..Piece::default() };
+        let mut piece = Piece { next: to + 1, max_bytes, ..Piece::default() };
         let bounds = (Revision::new(from, 0).to_row_key(), Revision::new(to + 1, 0).to_row_key());
-        self.shared.backend.view()?.for_each_row(bounds.0, bounds.1, |key, tombstone, record| {
+        view.for_each_row(bounds.0, bounds.1, |key, tombstone, record| {
             piece.row(Revision::from_row_key(key), tombstone, record, filter)
         })?;
         if piece.malformed {
             return Err(ReadError::Storage(malformed(piece.last)));
         }
-        // Compaction may have removed rows from under the scan: then the piece has holes.
-        let compact_revision = self.compact_revision();
-        if from < compact_revision {
-            return Err(ReadError::Compacted { compact_revision });
-        }
         Ok(History { events: piece.events, next: piece.next })
     }
 }
 
-pub(crate) fn malformed(at: i64) -> backend::Error {
+pub(crate) fn malformed(at: Revision) -> backend::Error {
     backend::Error::Corrupt(format!("the row of revision {at} is not an encoded KeyValue"))
 }
 
@@ -78,8 +74,8 @@ struct Piece {
     bytes: usize,
     rows: usize,
     max_bytes: usize,
-    /// The revision of the last row.
-    last: i64,
+    /// The last row.
+    last: Revision,
     next: i64,
     malformed: bool,
 }
@@ -93,12 +89,12 @@ impl Piece {
         filter: &mut dyn FnMut(&[u8]) -> bool,
     ) -> ControlFlow<()> {
         let full = self.bytes >= self.max_bytes || self.rows >= ROWS_PER_CALL;
-        if full && at.main != self.last && self.rows > 0 {
+        if full && at.main != self.last.main && self.rows > 0 {
             self.next = at.main;
             return ControlFlow::Break(());
         }
         self.rows += 1;
-        self.last = at.main;
+        self.last = at;
         match self.event(at, tombstone, record, filter) {
             Ok(Some(event)) => {
                 self.bytes += event.record.len();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crate::event::Event;
 use crate::history::Version;
 use crate::overlay::Overlay;
-use crate::read::{RangeQuery, RangeResult, ReadError};
+use crate::read::{RangeQuery, RangeResult, ReadError, missing};
 use crate::record::Record;
 use crate::revision::Revision;
 use crate::select::Source;
@@ -74,7 +74,7 @@ impl WriteTxn<'_> {
     /// # Errors
     /// As for [`Store::range`](crate::Store::range), with [`revision`](Self::revision) as the current one.
     pub fn range(&self, query: &RangeQuery) -> Result<RangeResult, ReadError> {
-        self.writer.shared.range(query, Some((self.writer.current, &self.overlay)))
+        self.writer.shared.range(query, Some(&self.overlay))
     }
 
     /// What is known of a key that exists.
@@ -99,7 +99,12 @@ impl WriteTxn<'_> {
             return Ok((!event.tombstone).then(|| Record(event.record.clone())));
         }
         match self.lookup(key) {
-            Some(info) => self.writer.shared.stored(info.mod_revision).map(Some),
+            Some(KeyInfo { mod_revision: at, .. }) => {
+                match self.writer.shared.backend.get(&at.to_row_key())? {
+                    Some(bytes) => Ok(Some(Record(bytes))),
+                    None => Err(missing(at)),
+                }
+            }
             None => Ok(None),
         }
     }

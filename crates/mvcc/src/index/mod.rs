@@ -9,7 +9,8 @@
 //!   now, so a count is the difference of two prefix sums.
 //! - *A key costs its bytes and little more.* The keys of a node lie end to end in one buffer, and a history
 //!   of one version is a plain value.
-//! - *Compaction goes in short runs.* [`Index::sweep`] works on one leaf, and a key says where to go on.
+//! - *Compaction goes in short runs.* [`Index::look`] and [`Index::sweep`] work on one leaf, and a key says where
+//!   to go on.
 //!
 //! ```text
 //!                      [ g | p ]                    separators: the shortest string that parts two children
@@ -110,21 +111,16 @@ impl Index {
         };
     }
 
-    /// Visits those wanted of a run of keys: the leaf that `from` belongs to. A history of which nothing is
-    /// left is removed. Returns the first key that may be in the next run; `None` after the last.
-    ///
-    /// A history that exists now must go on existing: the counts of live keys are not looked at.
-    pub(crate) fn sweep(
-        &mut self,
-        from: &[u8],
-        wanted: impl Fn(&History) -> bool,
-        mut visit: impl FnMut(&mut History) -> Left,
-    ) -> Option<Vec<u8>> {
+    /// Looks at a run of keys, those of the leaf that `from` belongs to: whether any history is wanted, and
+    /// the first key that may be in the next run, `None` after the last.
+    pub(crate) fn look(&self, from: &[u8], wanted: impl Fn(&History) -> bool) -> (bool, Option<Vec<u8>>) {
         let mut next = None;
         let mut node = &*self.root.node;
-        let leaf = loop {
+        loop {
             match node {
-                Node::Leaf(leaf) => break leaf,
+                Node::Leaf(leaf) => {
+                    return (leaf.histories.iter().any(wanted), next.map(<[u8]>::to_vec));
+                }
                 Node::Inner(inner) => {
                     let at = inner.separators.until(from);
                     if at < inner.separators.len() {
@@ -133,14 +129,15 @@ impl Index {
                     node = &inner.children[at].node;
                 }
             }
-        };
-        let next = next.map(<[u8]>::to_vec);
-        // A look first: where nothing is wanted, nothing that a snapshot shares is copied.
-        if leaf.histories.iter().any(&wanted) {
-            sweep(&mut self.root.node, from, &wanted, &mut visit);
-            self.lower();
         }
-        next
+    }
+
+    /// Visits the same run of keys, and removes the histories of which nothing is left.
+    ///
+    /// A history that exists now must go on existing: the counts of live keys are not looked at.
+    pub(crate) fn sweep(&mut self, from: &[u8], mut visit: impl FnMut(&mut History) -> Left) {
+        sweep(&mut self.root.node, from, &mut visit);
+        self.lower();
     }
 
     /// Takes away levels that have become superfluous at the top.
@@ -190,17 +187,12 @@ fn walk(
     ControlFlow::Continue(())
 }
 
-fn sweep(
-    node: &mut Arc<Node>,
-    from: &[u8],
-    wanted: &impl Fn(&History) -> bool,
-    visit: &mut impl FnMut(&mut History) -> Left,
-) {
+fn sweep(node: &mut Arc<Node>, from: &[u8], visit: &mut impl FnMut(&mut History) -> Left) {
     match Arc::make_mut(node) {
-        Node::Leaf(leaf) => leaf.retain(wanted, visit),
+        Node::Leaf(leaf) => leaf.retain(visit),
         Node::Inner(inner) => {
             let at = inner.separators.until(from);
-            sweep(&mut inner.children[at].node, from, wanted, visit);
+            sweep(&mut inner.children[at].node, from, visit);
             inner.tidy(at);
         }
     }

@@ -105,15 +105,11 @@ impl Leaf {
         (false, Some((border, Child::leaf(Leaf { keys, histories }))))
     }
 
-    /// Visits the wanted histories, and removes those of which nothing is left.
-    pub(super) fn retain(
-        &mut self,
-        wanted: &impl Fn(&History) -> bool,
-        visit: &mut impl FnMut(&mut History) -> Left,
-    ) {
+    /// Visits the histories, and removes those of which nothing is left.
+    pub(super) fn retain(&mut self, visit: &mut impl FnMut(&mut History) -> Left) {
         let mut gone = Vec::new();
         for (at, history) in self.histories.iter_mut().enumerate() {
-            if wanted(history) && visit(history) == Left::Nothing {
+            if visit(history) == Left::Nothing {
                 gone.push(at);
             }
         }
