@@ -1,1 +1,55 @@
-//! grpc
+//! The etcd v3 API: checks a request, asks the member, fills in the header.
+//!
+//! [`Services`] takes every gRPC request of a connection. Two calls do not go through the generated
+//! services, because their answers are written from parts that exist in wire form already: `Range`
+//! ([`range`]) and `Watch` ([`watch`]). Everything else is a trait of `api` with an implementation
+//! in the module of its service's name.
+//!
+//! | module | what it serves |
+//! |---|---|
+//! | `kv`, `range`, `stream_range` | KV: range, range stream, put, delete, txn, compact |
+//! | `watch` | Watch |
+//! | `lease` | Lease: grant, revoke, keep-alive, time-to-live, list |
+//! | `cluster`, `maintenance` | what one member has of Cluster and Maintenance |
+//! | `quota` | the look at the space left before a write is proposed |
+//! | `status` | the one place where an error becomes a gRPC code and text |
+//! | `codec` | answers in wire form |
+//!
+//! No thread, lock or queue lives here: waiting is the member's business.
+
+mod cluster;
+mod codec;
+mod kv;
+mod lease;
+mod maintenance;
+mod metrics;
+mod quota;
+mod range;
+mod service;
+mod status;
+mod stream_range;
+mod watch;
+
+use std::sync::Arc;
+
+use api::etcdserverpb::{InternalRaftRequest, ResponseHeader};
+use apply::Body;
+use server::Member;
+use tonic::Status;
+
+pub use metrics::RpcMetrics;
+pub use service::Services;
+
+/// Has the cluster agree on a request; the answer's header is filled, its body as applied.
+async fn propose(
+    member: &Arc<Member>,
+    request: InternalRaftRequest,
+) -> Result<(ResponseHeader, Body), Status> {
+    let reply = member.propose(request).await.map_err(status::server)?.map_err(status::rejection)?;
+    Ok((member.header(reply.revision), reply.body))
+}
+
+/// Applying a command answered with another command's answer.
+fn unexpected(body: &Body) -> Status {
+    Status::internal(format!("unexpected outcome of a request: {body:?}"))
+}

@@ -1,1 +1,68 @@
-//! server
+//! A member in the real world: threads, timers, files, start and stop.
+//!
+//! The rooms below this one are values that can be poked: raft decides, the WAL writes, the machine
+//! applies, and none of them waits or reads a clock. This room has the threads that make them a
+//! server, and the hand-overs between the threads:
+//!
+//! ```text
+//!  runtime threads ──inbox──▶ raft ──wal queue──▶ WAL
+//!   (one shard each) ◀──┐       │  ◀───persisted────┘
+//!                    mailbox    └──apply queue──▶ apply ──write buffer──▶ flusher ──▶ redb
+//!                       └──────answers, events──────┘                        └─▶ WAL: forget
+//! ```
+//!
+//! Every hand-over takes all that waits at once, so one wake-up, one log append, one sync and one
+//! answer carry as many requests as there are at that moment, and a lone request waits for nobody.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `run` | start from flags and disk, stop, and what happens when a thread fails |
+//! | `bootstrap` | a new log for a new member; the same log again for one that restarts |
+//! | `member` | what everybody shares: `propose`, `linearize`, the stores, the numbers |
+//! | `shard` | a runtime thread's own part: waiters, read rounds, watchers |
+//! | `inbox`, `mailbox`, `queue` | the hand-overs |
+//! | `raft_thread`, `wal_thread`, `apply_thread`, `flusher`, `compactor` | the threads |
+//! | `leases` | expiry and checkpoints, on the raft thread's clock |
+//! | `identity` | member and cluster ids |
+//!
+//! No request is served here: `grpc` and `gateway` know the protocols.
+
+mod apply_thread;
+mod bootstrap;
+mod compaction;
+mod compactor;
+mod config;
+mod disk;
+mod error;
+mod flusher;
+mod identity;
+mod inbox;
+mod leases;
+mod mailbox;
+mod member;
+mod metrics;
+mod process;
+mod proposal;
+mod queue;
+mod raft_thread;
+mod run;
+mod shard;
+mod status;
+mod wal_thread;
+mod watching;
+
+pub use bootstrap::StartError;
+pub use config::Config;
+pub use error::Error;
+pub use identity::{cluster_id, member_id};
+pub use member::{Defragmentation, Member, REQUEST_OVERHEAD};
+pub use metrics::{ETCD_VERSION, Metrics, scrape};
+pub use run::{Server, ThreadFailure};
+pub use status::RaftStatus;
+pub use watching::WatchStream;
+
+/// The version of the cluster that this member would found.
+pub const CLUSTER_VERSION: &str = "3.7.0";
+
+/// The version of the stored format that `Status` reports.
+pub const STORAGE_VERSION: &str = "3.7.0";

@@ -1,0 +1,195 @@
+//! Connections: accepted on one thread, dealt out to all, ended in order.
+
+use std::convert::Infallible;
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use grpc::Services;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use parking_lot::Mutex;
+use server::Member;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tonic::body::Body;
+
+use crate::listen::Listeners;
+use crate::{endpoints, peer};
+
+/// How long open connections have to end once the member stops.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// How HTTP/2 is spoken.
+#[derive(Clone, Debug)]
+pub struct Http2 {
+    /// `--max-concurrent-streams`.
+    pub max_concurrent_streams: u32,
+    /// `--grpc-keepalive-interval`: the silence after which a client is pinged; zero for never.
+    pub keepalive_interval: Duration,
+    /// `--grpc-keepalive-timeout`: the time it has to answer.
+    pub keepalive_timeout: Duration,
+}
+
+/// What is needed to serve a member's ports from its runtime threads.
+#[derive(Clone)]
+pub struct Gateway(Arc<Inner>);
+
+struct Inner {
+    member: Arc<Member>,
+    services: Services,
+    http2: Http2,
+    listeners: Mutex<Option<Listeners>>,
+    deal_to: Vec<UnboundedSender<TcpStream>>,
+    dealt: Mutex<Vec<Option<UnboundedReceiver<TcpStream>>>>,
+    ready: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Gateway {
+    /// A gateway on bound sockets; `ready` is called once requests are being served.
+    pub fn new(
+        member: Arc<Member>,
+        listeners: Listeners,
+        http2: Http2,
+        ready: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        let (deal_to, dealt) = (0..member.config().shards)
+            .map(|_| {
+                let (sender, receiver) = unbounded_channel();
+                (sender, Some(receiver))
+            })
+            .unzip();
+        Self(Arc::new(Inner {
+            services: Services::new(Arc::clone(&member)),
+            member,
+            http2,
+            listeners: Mutex::new(Some(listeners)),
+            deal_to,
+            dealt: Mutex::new(dealt),
+            ready: Box::new(ready),
+        }))
+    }
+
+    /// Serves what is dealt to runtime thread `shard`; the first one also accepts. Ends when the
+    /// member stops and the connections have said goodbye.
+    pub async fn serve(self, shard: usize) {
+        let Some(mut dealt) = self.0.dealt.lock().get_mut(shard).and_then(Option::take) else { return };
+        if shard == 0 {
+            let listeners = self.0.listeners.lock().take().unwrap_or_default();
+            for listener in listeners.client {
+                tokio::spawn(self.clone().accept(listener));
+            }
+            for listener in listeners.peer {
+                tokio::spawn(self.clone().accept_peers(listener));
+            }
+            (self.0.ready)();
+        }
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+        let http2 = &self.0.http2;
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(http2.max_concurrent_streams)
+            .keep_alive_interval((!http2.keepalive_interval.is_zero()).then_some(http2.keepalive_interval))
+            .keep_alive_timeout(http2.keepalive_timeout);
+        let open = GracefulShutdown::new();
+        loop {
+            tokio::select! {
+                Some(stream) = dealt.recv() => self.connect(stream, &builder, &open),
+                () = self.0.member.stopping() => break,
+            }
+        }
+        tokio::select! {
+            () = open.shutdown() => {}
+            () = tokio::time::sleep(FAREWELL) => {}
+        }
+    }
+
+    fn connect(&self, stream: TcpStream, builder: &Builder<TokioExecutor>, open: &GracefulShutdown) {
+        // Answers are small and written whole: waiting to fill a segment only delays them.
+        let _ = stream.set_nodelay(true);
+        let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+        let gateway = self.clone();
+        let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+            let gateway = gateway.clone();
+            async move { Ok::<http::Response<Body>, Infallible>(gateway.answer(request).await) }
+        });
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = open.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+
+    async fn answer(&self, request: http::Request<Incoming>) -> http::Response<Body> {
+        let is_grpc = request
+            .headers()
+            .get(http::header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+        if is_grpc && request.version() == http::Version::HTTP_2 {
+            self.0.services.call(request).await
+        } else {
+            endpoints::answer(&self.0.member, &request).await
+        }
+    }
+
+    async fn accept(self, listener: TcpListener) {
+        let mut turn = 0;
+        self.each_connection(listener, |stream| {
+            // A thread that is gone belongs to a member that stops.
+            let _ = self.0.deal_to[turn].send(stream);
+            turn = (turn + 1) % self.0.deal_to.len();
+        })
+        .await;
+    }
+
+    async fn accept_peers(self, listener: TcpListener) {
+        let member = Arc::clone(&self.0.member);
+        self.each_connection(listener, |stream| {
+            let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+            let member = Arc::clone(&member);
+            tokio::spawn(async move {
+                let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
+                    let member = Arc::clone(&member);
+                    async move { Ok::<_, Infallible>(peer::answer(&member, &request)) }
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(Duration::from_secs(10))
+                    .serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "peer connection ended");
+                }
+            });
+        })
+        .await;
+    }
+
+    /// Accepts until the member stops.
+    async fn each_connection(&self, listener: TcpListener, mut take: impl FnMut(TcpStream)) {
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "cannot accept connections");
+                return;
+            }
+        };
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted.and_then(|(stream, _)| stream.into_std()) {
+                    Ok(stream) => take(stream),
+                    Err(error) => {
+                        // Out of file descriptors, most likely: more will be free soon.
+                        tracing::warn!(%error, "failed to accept a connection");
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                },
+                () = self.0.member.stopping() => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The KV service but for `Range`, which [`crate::range`] serves.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use api::etcdserverpb::kv_server::Kv;
+use api::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
+};
+use apply::Body;
+use prost::Message as _;
+use server::Member;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use crate::{propose, range, status, stream_range};
+
+/// Reads and writes of keys.
+pub(crate) struct KvService {
+    pub(crate) member: Arc<Member>,
+}
+
+#[tonic::async_trait]
+impl Kv for KvService {
+    /// The generated service asks for it; the dispatcher sends `Range` to [`range::serve`], whose
+    /// answer is not built as a message.
+    async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        let request = request.into_inner();
+        apply::check::range(&request).map_err(status::rejection)?;
+        if !request.serializable {
+            self.member.linearize().await.map_err(status::server)?;
+        }
+        let result = range::read(&self.member, apply::read::query(&request)).await?;
+        Ok(Response::new(RangeResponse {
+            header: Some(self.member.header(result.revision)),
+            more: result.more,
+            count: result.count,
+            kvs: result.records.iter().map(mvcc::Record::decode).collect(),
+        }))
+    }
+
+    type RangeStreamStream = Pin<Box<dyn Stream<Item = Result<RangeStreamResponse, Status>> + Send>>;
+
+    async fn range_stream(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
+        let request = request.into_inner();
+        apply::check::range_stream(&request).map_err(status::rejection)?;
+        if !request.serializable {
+            self.member.linearize().await.map_err(status::server)?;
+        }
+        Ok(Response::new(Box::pin(stream_range::chunks(Arc::clone(&self.member), request))))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let request = request.into_inner();
+        apply::check::put(&request).map_err(status::rejection)?;
+        crate::quota::check(&self.member, apply::quota::put_cost(&request)).await?;
+        match propose(&self.member, InternalRaftRequest { put: Some(request), ..Default::default() }).await? {
+            (header, Body::Put(mut response)) => {
+                response.header = Some(header);
+                self.member.metrics().puts.inc();
+                Ok(Response::new(response))
+            }
+            (_, other) => Err(crate::unexpected(&other)),
+        }
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let request = request.into_inner();
+        apply::check::delete_range(&request).map_err(status::rejection)?;
+        match propose(&self.member, InternalRaftRequest { delete_range: Some(request), ..Default::default() })
+            .await?
+        {
+            (header, Body::DeleteRange(mut response)) => {
+                response.header = Some(header);
+                self.member.metrics().deletes.inc();
+                Ok(Response::new(response))
+            }
+            (_, other) => Err(crate::unexpected(&other)),
+        }
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let request = request.into_inner();
+        apply::check::txn(&request, self.member.config().max_txn_ops).map_err(status::rejection)?;
+        self.member.metrics().txns.inc();
+        if apply::txn::is_read_only(&request) {
+            if !apply::txn::is_serializable(&request) {
+                self.member.linearize().await.map_err(status::server)?;
+            }
+            let mut response = apply::txn::read_only(self.member.store(), &request).map_err(status::read)?;
+            let revision = response.header.take().map_or(0, |header| header.revision);
+            response.header = Some(self.member.header(revision));
+            return Ok(Response::new(response));
+        }
+        crate::quota::check(&self.member, apply::quota::txn_cost(&request)).await?;
+        match propose(&self.member, InternalRaftRequest { txn: Some(request), ..Default::default() }).await? {
+            (header, Body::Txn(mut response)) => {
+                response.header = Some(header);
+                Ok(Response::new(response))
+            }
+            (_, other) => Err(crate::unexpected(&other)),
+        }
+    }
+
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
+        let request = request.into_inner();
+        let (revision, physical) = (request.revision, request.physical);
+        match propose(&self.member, InternalRaftRequest { compaction: Some(request), ..Default::default() })
+            .await?
+        {
+            (header, Body::Compaction(mut response)) => {
+                self.member.wake_compactor();
+                if physical {
+                    self.member.compacted(revision).await;
+                }
+                response.header = Some(header);
+                Ok(Response::new(response))
+            }
+            (_, other) => Err(crate::unexpected(&other)),
+        }
+    }
+}
+
+/// The size of an answer, for chunks that should come near a target.
+pub(crate) fn size(response: &RangeResponse) -> usize {
+    response.encoded_len()
+}

@@ -1,0 +1,145 @@
+//! The Maintenance service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use api::error::Error as Etcd;
+use api::etcdserverpb::maintenance_server::Maintenance;
+use api::etcdserverpb::{
+    AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
+    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
+    InternalRaftRequest, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
+    StatusRequest, StatusResponse,
+};
+use apply::Body;
+use server::{ETCD_VERSION, Member};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use crate::{propose, status};
+
+/// What operators ask of one member.
+pub(crate) struct MaintenanceService {
+    pub(crate) member: Arc<Member>,
+}
+
+fn later(what: &str) -> Status {
+    Status::unimplemented(format!("{what} is not supported by this version of Cairn"))
+}
+
+/// Runs `work` on a thread of its own: it reads or rewrites the whole store.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Status::internal("the work was interrupted"))
+}
+
+#[tonic::async_trait]
+impl Maintenance for MaintenanceService {
+    async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        let request = InternalRaftRequest { alarm: Some(request.into_inner()), ..Default::default() };
+        match propose(&self.member, request).await? {
+            (header, Body::Alarm(mut response)) => {
+                response.header = Some(header);
+                Ok(Response::new(response))
+            }
+            (_, other) => Err(crate::unexpected(&other)),
+        }
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let member = &self.member;
+        let raft = member.raft();
+        let mut errors = Vec::new();
+        if raft.leader() == 0 {
+            errors.push("etcdserver: no leader".to_owned());
+        }
+        for alarm in member.alarms().get(AlarmType::None.into()) {
+            // The text form of the alarm message, as Go prints it.
+            let kind = AlarmType::try_from(alarm.alarm).map_or("NONE", |kind| kind.as_str_name());
+            errors.push(format!("memberID:{} alarm:{kind} ", alarm.member_id));
+        }
+        let downgrade = member.cluster().downgrade.clone().unwrap_or_default();
+        Ok(Response::new(StatusResponse {
+            header: Some(member.header(0)),
+            version: ETCD_VERSION.to_owned(),
+            db_size: member.backend().size() as i64,
+            leader: raft.leader(),
+            raft_index: raft.committed(),
+            raft_term: raft.term(),
+            raft_applied_index: raft.applied(),
+            errors,
+            db_size_in_use: member.backend().size_in_use() as i64,
+            is_learner: false,
+            storage_version: server::STORAGE_VERSION.to_owned(),
+            db_size_quota: member.config().quota_bytes,
+            downgrade_info: Some(DowngradeInfo {
+                enabled: downgrade.enabled,
+                target_version: downgrade.target_version,
+            }),
+        }))
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
+        let running = self.member.defragmentation();
+        let backend = self.member.backend().clone();
+        let started = Instant::now();
+        tracing::info!("starting defragment");
+        let result = off_thread(move || backend.defragment()).await?;
+        drop(running);
+        result.map_err(|error| {
+            tracing::warn!(%error, "failed to defragment");
+            Status::internal(error.to_string())
+        })?;
+        self.member.metrics().backend_defrag.observe(started.elapsed().as_secs_f64());
+        tracing::info!(took = ?started.elapsed(), "finished defragment");
+        Ok(Response::new(DefragmentResponse { header: None }))
+    }
+
+    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        let backend = self.member.backend().clone();
+        let started = Instant::now();
+        let revision = self.member.store().current_revision();
+        let hash = off_thread(move || backend.hash_tables()).await?;
+        let hash = hash.map_err(|error| Status::internal(error.to_string()))?;
+        self.member.metrics().hash.observe(started.elapsed().as_secs_f64());
+        Ok(Response::new(HashResponse { header: Some(self.member.header(revision)), hash }))
+    }
+
+    async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        let revision = request.into_inner().revision;
+        let store = self.member.store().clone();
+        let started = Instant::now();
+        let current = store.current_revision();
+        let hash = off_thread(move || store.hash_kv(revision)).await?.map_err(status::store)?;
+        self.member.metrics().hash_rev.observe(started.elapsed().as_secs_f64());
+        Ok(Response::new(HashKvResponse {
+            header: Some(self.member.header(current)),
+            hash: hash.hash,
+            compact_revision: hash.compact_revision,
+            hash_revision: hash.revision,
+        }))
+    }
+
+    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
+
+    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        Err(later("Snapshot"))
+    }
+
+    async fn move_leader(
+        &self,
+        _: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
+        if !self.member.raft().is_leader() {
+            return Err(status::etcd(Etcd::NotLeader));
+        }
+        Err(later("MoveLeader"))
+    }
+
+    async fn downgrade(&self, _: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {
+        Err(later("Downgrade"))
+    }
+}

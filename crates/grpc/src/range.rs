@@ -1,0 +1,95 @@
+//! Range: the request that is served on its own task, and its answer, written from stored records.
+
+use std::sync::Arc;
+
+use api::etcdserverpb::{RangeRequest, ResponseHeader};
+use bytes::BufMut;
+use mvcc::{KeyRange, RangeQuery, RangeResult};
+use prost::Message as _;
+use server::Member;
+use tonic::{Request, Response, Status};
+
+use crate::codec::{Wire, varint_length, write_delimited};
+use crate::status;
+
+/// Lists longer than this are read on a thread of their own: a connection's thread has other
+/// requests to serve meanwhile.
+const LONG: usize = 1_001;
+
+/// `RangeResponse`, its keys as they are stored.
+pub(crate) struct RangeReply {
+    header: ResponseHeader,
+    result: RangeResult,
+}
+
+impl Wire for RangeReply {
+    fn length(&self) -> usize {
+        let header = self.header.encoded_len();
+        let records: usize = self
+            .result
+            .records
+            .iter()
+            .map(|record| 1 + varint_length(record.0.len() as u64) + record.0.len())
+            .sum();
+        let more = if self.result.more { 2 } else { 0 };
+        let count = if self.result.count == 0 { 0 } else { 1 + varint_length(self.result.count as u64) };
+        1 + varint_length(header as u64) + header + records + more + count
+    }
+
+    fn write(&self, to: &mut impl BufMut) {
+        write_delimited(1, self.header.encoded_len(), to);
+        self.header.encode_raw(to);
+        for record in self.result.records.iter() {
+            write_delimited(2, record.0.len(), to);
+            to.put_slice(&record.0);
+        }
+        if self.result.more {
+            to.put_slice(&[3 << 3, 1]);
+        }
+        if self.result.count != 0 {
+            to.put_u8(4 << 3);
+            prost::encoding::encode_varint(self.result.count as u64, to);
+        }
+    }
+}
+
+/// Serves one range.
+pub(crate) async fn serve(
+    member: Arc<Member>,
+    request: Request<RangeRequest>,
+) -> Result<Response<RangeReply>, Status> {
+    let request = request.into_inner();
+    apply::check::range(&request).map_err(status::rejection)?;
+    if !request.serializable {
+        member.linearize().await.map_err(status::server)?;
+    }
+    let result = read(&member, apply::read::query(&request)).await?;
+    let header = member.header(result.revision);
+    Ok(Response::new(RangeReply { header, result }))
+}
+
+/// Reads on the caller's thread, or on another where it may take long.
+pub(crate) async fn read(member: &Arc<Member>, query: RangeQuery) -> Result<RangeResult, Status> {
+    member.metrics().ranges.inc();
+    if !is_long(member, &query) {
+        return member.store().range(&query).map_err(status::store);
+    }
+    let store = member.store().clone();
+    tokio::task::spawn_blocking(move || store.range(&query))
+        .await
+        .map_err(|_| Status::internal("the read was interrupted"))?
+        .map_err(status::store)
+}
+
+fn is_long(member: &Member, query: &RangeQuery) -> bool {
+    if query.count_only || matches!(query.range, KeyRange::Key(_)) {
+        return false;
+    }
+    if query.enough() <= LONG {
+        return false;
+    }
+    let mut count = RangeQuery::new(query.range.clone());
+    count.count_only = true;
+    // An error here is found again, and told, by the read itself.
+    member.store().range(&count).is_ok_and(|counted| counted.count > LONG as i64)
+}

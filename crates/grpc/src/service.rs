@@ -1,0 +1,148 @@
+//! Finds the service that a request is for.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use api::error::Error as Etcd;
+use api::etcdserverpb::cluster_server::ClusterServer;
+use api::etcdserverpb::kv_server::KvServer;
+use api::etcdserverpb::lease_server::LeaseServer;
+use api::etcdserverpb::maintenance_server::MaintenanceServer;
+use api::etcdserverpb::{RangeRequest, WatchRequest};
+use server::{Member, REQUEST_OVERHEAD};
+use tonic::body::Body;
+use tonic::codegen::{Service, StdError};
+use tonic::server::Grpc;
+use tonic::{Request, Response, Status};
+
+use crate::cluster::ClusterService;
+use crate::codec::WireCodec;
+use crate::kv::KvService;
+use crate::lease::LeaseService;
+use crate::maintenance::MaintenanceService;
+use crate::metrics::RpcMetrics;
+use crate::range::{self, RangeReply};
+use crate::status;
+use crate::watch::{self, WatchFrames, WatchReply};
+
+/// All gRPC services of a member. Cloning is cheap; every connection has a clone.
+#[derive(Clone)]
+pub struct Services {
+    member: Arc<Member>,
+    metrics: Arc<RpcMetrics>,
+    kv: KvServer<KvService>,
+    lease: LeaseServer<LeaseService>,
+    cluster: ClusterServer<ClusterService>,
+    maintenance: MaintenanceServer<MaintenanceService>,
+}
+
+impl Services {
+    /// The services of `member`.
+    pub fn new(member: Arc<Member>) -> Self {
+        let limit = member.config().max_request_bytes.saturating_add(REQUEST_OVERHEAD);
+        let kv = KvService { member: Arc::clone(&member) };
+        let lease = LeaseService { member: Arc::clone(&member) };
+        let cluster = ClusterService { member: Arc::clone(&member) };
+        let maintenance = MaintenanceService { member: Arc::clone(&member) };
+        Self {
+            metrics: Arc::new(RpcMetrics::new(member.metrics().registry())),
+            kv: KvServer::new(kv).max_decoding_message_size(limit),
+            lease: LeaseServer::new(lease).max_decoding_message_size(limit),
+            cluster: ClusterServer::new(cluster).max_decoding_message_size(limit),
+            maintenance: MaintenanceServer::new(maintenance).max_decoding_message_size(limit),
+            member,
+        }
+    }
+
+    /// Serves one call.
+    pub async fn call<B>(&self, request: http::Request<B>) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<StdError> + Send,
+    {
+        let counted = self.metrics.start(request.uri().path());
+        let response = self.dispatch(request).await;
+        counted.finish(response)
+    }
+
+    async fn dispatch<B>(&self, request: http::Request<B>) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<StdError> + Send,
+    {
+        if request.headers().get("hasleader").is_some_and(|value| value == "true")
+            && self.member.raft().leader() == 0
+        {
+            return status::etcd(Etcd::NoLeader).into_http();
+        }
+        let path = request.uri().path();
+        let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
+            return Status::unimplemented(format!("malformed method name: {path:?}")).into_http();
+        };
+        match (service, method) {
+            ("etcdserverpb.KV", "Range") => self.range(request).await,
+            ("etcdserverpb.Watch", "Watch") => self.watch(request).await,
+            ("etcdserverpb.KV", _) => answered(self.kv.clone().call(request).await),
+            ("etcdserverpb.Lease", _) => answered(self.lease.clone().call(request).await),
+            ("etcdserverpb.Cluster", _) => answered(self.cluster.clone().call(request).await),
+            ("etcdserverpb.Maintenance", _) => answered(self.maintenance.clone().call(request).await),
+            _ => Status::unimplemented(format!("unknown service {service}")).into_http(),
+        }
+    }
+
+    fn request_limit(&self) -> Option<usize> {
+        Some(self.member.config().max_request_bytes.saturating_add(REQUEST_OVERHEAD))
+    }
+
+    async fn range<B>(&self, request: http::Request<B>) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<StdError> + Send,
+    {
+        Grpc::new(WireCodec::<RangeReply, RangeRequest>::default())
+            .apply_max_message_size_config(self.request_limit(), None)
+            .unary(RangeCall(Arc::clone(&self.member)), request)
+            .await
+    }
+
+    async fn watch<B>(&self, request: http::Request<B>) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<StdError> + Send,
+    {
+        Grpc::new(WireCodec::<WatchReply, WatchRequest>::default())
+            .apply_max_message_size_config(self.request_limit(), None)
+            .streaming(WatchCall(Arc::clone(&self.member)), request)
+            .await
+    }
+}
+
+fn answered(response: Result<http::Response<Body>, Infallible>) -> http::Response<Body> {
+    match response {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+struct RangeCall(Arc<Member>);
+
+impl tonic::server::UnaryService<RangeRequest> for RangeCall {
+    type Response = RangeReply;
+    type Future = tonic::codegen::BoxFuture<Response<RangeReply>, Status>;
+
+    fn call(&mut self, request: Request<RangeRequest>) -> Self::Future {
+        Box::pin(range::serve(Arc::clone(&self.0), request))
+    }
+}
+
+struct WatchCall(Arc<Member>);
+
+impl tonic::server::StreamingService<WatchRequest> for WatchCall {
+    type Response = WatchReply;
+    type ResponseStream = WatchFrames;
+    type Future = std::future::Ready<Result<Response<WatchFrames>, Status>>;
+
+    fn call(&mut self, request: Request<tonic::Streaming<WatchRequest>>) -> Self::Future {
+        std::future::ready(Ok(Response::new(watch::frames(Arc::clone(&self.0), request.into_inner()))))
+    }
+}

@@ -1,0 +1,98 @@
+//! The Watch service: one stream's requests in, the frames of its watchers out.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use ::watch::{Frame, WatchRequest as Create};
+use api::error::Error as Etcd;
+use api::etcdserverpb::WatchRequest;
+use api::etcdserverpb::watch_request::RequestUnion;
+use bytes::BufMut;
+use server::{Member, WatchStream};
+use tokio_stream::Stream;
+use tonic::{Status, Streaming};
+
+use crate::codec::Wire;
+use crate::status;
+
+/// A `WatchResponse`, in pieces.
+pub(crate) struct WatchReply(Frame);
+
+impl Wire for WatchReply {
+    fn length(&self) -> usize {
+        self.0.encoded_len()
+    }
+
+    fn write(&self, to: &mut impl BufMut) {
+        self.0.write_to(to);
+    }
+}
+
+/// Both directions of a stream as one: whenever the connection has room for an answer, first the
+/// client's requests are taken, then the next frame. A client that does not read is not read
+/// from either.
+pub(crate) struct WatchFrames {
+    member: Arc<Member>,
+    requests: Option<Streaming<WatchRequest>>,
+    watchers: WatchStream,
+}
+
+/// Opens a stream on the calling runtime thread.
+pub(crate) fn frames(member: Arc<Member>, requests: Streaming<WatchRequest>) -> WatchFrames {
+    WatchFrames { watchers: WatchStream::open(Arc::clone(&member)), member, requests: Some(requests) }
+}
+
+impl WatchFrames {
+    fn take_requests(&mut self, context: &mut Context<'_>) -> Result<(), Status> {
+        while let Some(requests) = &mut self.requests {
+            if self.watchers.is_backed_up() {
+                return Ok(());
+            }
+            match Pin::new(requests).poll_next(context) {
+                Poll::Ready(Some(Ok(request))) => self.ask(request),
+                Poll::Ready(Some(Err(error))) => return Err(error),
+                // The client has said all it wants to say; it still listens.
+                Poll::Ready(None) => self.requests = None,
+                Poll::Pending => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&self, request: WatchRequest) {
+        match request.request_union {
+            Some(RequestUnion::CreateRequest(create)) => {
+                self.watchers.with(|hub, stream, revision| {
+                    hub.create(stream, Create::from_message(&create), revision);
+                });
+            }
+            Some(RequestUnion::CancelRequest(cancel)) => {
+                self.watchers.with(|hub, stream, revision| hub.cancel(stream, cancel.watch_id, revision));
+            }
+            Some(RequestUnion::ProgressRequest(_)) => {
+                self.watchers.with(|hub, stream, revision| hub.request_progress(stream, revision));
+            }
+            // etcd passes over what it does not know.
+            None => {}
+        }
+    }
+}
+
+impl Stream for WatchFrames {
+    type Item = Result<WatchReply, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Err(error) = self.take_requests(context) {
+            return Poll::Ready(Some(Err(error)));
+        }
+        match self.watchers.poll_next(context) {
+            Poll::Ready(Some(frame)) => {
+                self.member.metrics().events.inc_by(frame.events() as u64);
+                Poll::Ready(Some(Ok(WatchReply(frame))))
+            }
+            Poll::Ready(None) => Poll::Ready(Some(Err(status::etcd(Etcd::Stopped)))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What a member is told at its start; flags, environment and YAML are the binary's.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Settings of one member. Field by field the flag of the same name decides it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `--name`.
+    pub name: String,
+    /// `--data-dir`.
+    pub data_dir: PathBuf,
+    /// `--wal-dir`; inside the data directory where it is not given.
+    pub wal_dir: Option<PathBuf>,
+    /// `--initial-advertise-peer-urls`: the member's id is a hash over them.
+    pub peer_urls: Vec<String>,
+    /// `--advertise-client-urls`.
+    pub client_urls: Vec<String>,
+    /// `--initial-cluster-token`: part of the cluster's id.
+    pub cluster_token: String,
+    /// `--heartbeat-interval`: one tick of the raft clock.
+    pub heartbeat: Duration,
+    /// `--election-timeout`.
+    pub election_timeout: Duration,
+    /// `--pre-vote`.
+    pub pre_vote: bool,
+    /// `--snapshot-count`: entries between two snapshot records in the WAL.
+    pub snapshot_count: u64,
+    /// `--snapshot-catchup-entries`: entries kept in the WAL behind a snapshot record.
+    pub catchup_entries: u64,
+    /// `--quota-backend-bytes`, with etcd's default already put in; below 0 there is no limit.
+    pub quota_bytes: i64,
+    /// `--max-txn-ops`.
+    pub max_txn_ops: usize,
+    /// `--max-request-bytes`.
+    pub max_request_bytes: usize,
+    /// `--compaction-batch-limit`: rows per step of a compaction.
+    pub compaction_batch: usize,
+    /// `--compaction-sleep-interval`: the rest between two steps.
+    pub compaction_sleep: Duration,
+    /// `--watch-progress-notify-interval`.
+    pub progress_interval: Duration,
+    /// `--warning-apply-duration`.
+    pub warning_apply: Duration,
+    /// `--warning-unary-request-duration`.
+    pub warning_request: Duration,
+    /// `--max-learners`.
+    pub max_learners: usize,
+    /// `--unsafe-no-fsync`.
+    pub no_fsync: bool,
+    /// How many threads serve connections.
+    pub shards: usize,
+}
+
+impl Config {
+    /// Where the WAL lies.
+    pub fn wal_dir(&self) -> PathBuf {
+        self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("member").join("wal"))
+    }
+
+    /// Where redb's file lies.
+    pub fn backend_path(&self) -> PathBuf {
+        self.data_dir.join("member").join("cairn.redb")
+    }
+
+    /// How long a request may take before its outcome is reported as unknown: etcd's five seconds
+    /// for a busy disk and two elections.
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election_timeout
+    }
+}

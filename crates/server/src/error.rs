@@ -1,0 +1,33 @@
+//! Why a member could not do what it was asked.
+
+/// Failures of the member itself, as against rejections, which every member answers alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// No member leads at the moment; nothing entered the log.
+    NoLeader,
+    /// The leader changed while the request was on its way: its outcome is not known.
+    LeaderChanged,
+    /// The request was not applied within the time allowed: its outcome is not known.
+    Timeout,
+    /// More is committed than applied than a member may fall behind, or too much waits to enter the log.
+    TooManyRequests,
+    /// The encoded request is larger than `--max-request-bytes`.
+    RequestTooLarge,
+    /// The member is shutting down.
+    Stopped,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::NoLeader => "no leader",
+            Self::LeaderChanged => "leader changed",
+            Self::Timeout => "request timed out",
+            Self::TooManyRequests => "too many requests",
+            Self::RequestTooLarge => "request is too large",
+            Self::Stopped => "server stopped",
+        })
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,57 @@
+//! The thread that moves what is applied from the write buffer to redb, and what follows from it:
+//! the note in the WAL that lets old segments go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use raft::{Index, SnapshotMeta, Term};
+
+use crate::member::Member;
+use crate::wal_thread::WalJob;
+
+/// The age at which applied changes are flushed even if they are few. It bounds what a restart has
+/// to replay; the WAL holds all of it, so nothing depends on it being short.
+const MAX_AGE: Duration = Duration::from_secs(1);
+
+/// The bytes at which they are flushed before that age.
+pub(crate) const FLUSH_BYTES: usize = 8 << 20;
+
+/// How often the buffer is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Runs until the member stops; the last flush leaves the buffer empty.
+pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), backend::Error> {
+    let backend = member.backend().clone();
+    let mut flushed_at = Instant::now();
+    let mut noted = 0;
+    loop {
+        let stopping = stop.load(Ordering::Acquire);
+        backend.wait_for_work(LOOK);
+        let full = backend.buffered_bytes() >= FLUSH_BYTES;
+        if full || stopping || flushed_at.elapsed() >= MAX_AGE {
+            let started = Instant::now();
+            let flushed = backend.flush()?;
+            flushed_at = Instant::now();
+            if flushed.rows > 0 {
+                member.metrics().backend_commit.observe(started.elapsed().as_secs_f64());
+            }
+            if flushed.index >= noted + member.config().snapshot_count {
+                noted = flushed.index;
+                note_coverage(member, flushed.index, flushed.term);
+            }
+            if stopping && !flushed.more {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Everything up to `index` is durable in redb: the WAL may forget it, but for the entries that are
+/// kept for followers to catch up with.
+fn note_coverage(member: &Member, index: u64, term: u64) {
+    let conf_state = member.cluster().conf_state.clone();
+    let meta = SnapshotMeta { conf_state, index: Index(index), term: Term(term) };
+    let release_to = Index(index.saturating_sub(member.config().catchup_entries));
+    member.wal_queue().push(WalJob::Covered { meta, release_to });
+}

@@ -1,0 +1,114 @@
+//! What the other threads hand to a shard: answers, confirmed reads and events.
+//!
+//! The apply thread and the raft thread post whole batches, and only the post that finds the
+//! mailbox empty wakes the shard: under load a wake-up carries hundreds of answers.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use parking_lot::Mutex;
+use watch::Batch;
+
+use crate::error::Error;
+use crate::proposal::{Answer, RequestId};
+
+/// The events that may wait for a shard that is busy; past it the shard is told to read them from
+/// history instead (design §5: a bounded buffer, never a lost event).
+const MAX_WAITING_EVENTS: usize = 65_536;
+
+/// The queue between the member's threads and one shard.
+#[derive(Default)]
+pub(crate) struct Mailbox {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    mail: Mail,
+    waker: Option<Waker>,
+}
+
+/// Everything that has arrived since the shard looked last.
+#[derive(Default)]
+pub(crate) struct Mail {
+    /// Outcomes of proposals.
+    pub(crate) answers: Vec<(RequestId, Answer)>,
+    /// Read rounds that may go on, or have to be asked for again.
+    pub(crate) reads: Vec<(u64, Result<(), Error>)>,
+    /// Batches of events in revision order.
+    pub(crate) events: Vec<Arc<Batch>>,
+    /// How many events these batches hold.
+    pub(crate) waiting_events: usize,
+    /// Set where batches were thrown away: the last revision that the shard has to read itself.
+    pub(crate) skipped_to: Option<i64>,
+    /// The member is stopping: streams end and waiters are told.
+    pub(crate) stopping: bool,
+}
+
+impl Mail {
+    fn is_empty(&self) -> bool {
+        self.answers.is_empty()
+            && self.reads.is_empty()
+            && self.events.is_empty()
+            && self.skipped_to.is_none()
+            && !self.stopping
+    }
+}
+
+impl Mailbox {
+    fn post(&self, put: impl FnOnce(&mut Mail)) {
+        let waker = {
+            let mut inner = self.inner.lock();
+            let was_empty = inner.mail.is_empty();
+            put(&mut inner.mail);
+            if was_empty { inner.waker.take() } else { None }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Posts the outcomes of a run of entries.
+    pub(crate) fn post_answers(&self, answers: &mut Vec<(RequestId, Answer)>) {
+        if !answers.is_empty() {
+            self.post(|mail| mail.answers.append(answers));
+        }
+    }
+
+    /// Posts the end of a read round.
+    pub(crate) fn post_read(&self, id: u64, result: Result<(), Error>) {
+        self.post(|mail| mail.reads.push((id, result)));
+    }
+
+    /// Posts a batch of events, or notes that the shard is too far behind to be given it.
+    pub(crate) fn post_events(&self, batch: &Arc<Batch>) {
+        self.post(|mail| {
+            mail.waiting_events += batch.events.len();
+            if mail.skipped_to.is_some() || mail.waiting_events > MAX_WAITING_EVENTS {
+                mail.events.clear();
+                mail.skipped_to = Some(batch.last);
+            } else {
+                mail.events.push(Arc::clone(batch));
+            }
+        });
+    }
+
+    /// Tells the shard that the member is stopping.
+    pub(crate) fn post_stop(&self) {
+        self.post(|mail| mail.stopping = true);
+    }
+
+    /// Takes all mail; with none there, `waker` is woken by the next post.
+    pub(crate) fn take(&self, mail: &mut Mail, waker: &Waker) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.mail.is_empty() {
+            match &mut inner.waker {
+                Some(known) => known.clone_from(waker),
+                none => *none = Some(waker.clone()),
+            }
+            return false;
+        }
+        std::mem::swap(&mut inner.mail, mail);
+        true
+    }
+}

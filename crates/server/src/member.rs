@@ -1,0 +1,331 @@
+//! The member as its threads and its services share it.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use api::etcdserverpb::{InternalRaftRequest, RequestHeader, ResponseHeader};
+use apply::{Alarms, Cluster, Rejection, Reply, Shared};
+use backend::Backend;
+use lease::Lessor;
+use mvcc::Store;
+use node::{Proposal, ReadId};
+use parking_lot::Mutex;
+use prost::Message as _;
+use raft::{EntryKind, Index};
+use tokio::sync::watch;
+
+use crate::compaction::Compaction;
+use crate::config::Config;
+use crate::error::Error;
+use crate::inbox::Inbox;
+use crate::mailbox::Mailbox;
+use crate::metrics::Metrics;
+use crate::proposal::{Answer, RequestId};
+use crate::queue::Queue;
+use crate::shard::Shard;
+use crate::status::RaftStatus;
+use crate::wal_thread::WalJob;
+
+/// How far apply may fall behind commit before new proposals are refused (etcd's number).
+const MAX_GAP: u64 = 5_000;
+
+/// The allowance for what surrounds a request's own bytes in gRPC (etcd's `grpcOverheadBytes`).
+pub const REQUEST_OVERHEAD: usize = 512 * 1024;
+
+/// One running member: what services ask, and where its threads meet.
+pub struct Member {
+    config: Config,
+    id: u64,
+    cluster_id: u64,
+    started: Instant,
+    backend: Backend,
+    shared: Shared,
+    inbox: Inbox,
+    wal_queue: Queue<WalJob>,
+    apply_queue: Queue<Vec<raft::Entry>>,
+    mailboxes: Vec<Mailbox>,
+    waiting_reads: Mutex<Vec<(Index, ReadId)>>,
+    raft: RaftStatus,
+    compaction: Compaction,
+    metrics: Metrics,
+    defragmenting: AtomicUsize,
+    lease_ids: RandomState,
+    next_lease: AtomicU64,
+    stopping: watch::Sender<bool>,
+}
+
+impl Member {
+    pub(crate) fn new(config: Config, id: u64, cluster_id: u64, backend: Backend, shared: Shared) -> Self {
+        Self {
+            mailboxes: (0..config.shards).map(|_| Mailbox::default()).collect(),
+            id,
+            cluster_id,
+            started: Instant::now(),
+            backend,
+            shared,
+            inbox: Inbox::default(),
+            wal_queue: Queue::default(),
+            apply_queue: Queue::default(),
+            waiting_reads: Mutex::default(),
+            raft: RaftStatus::default(),
+            compaction: Compaction::new(),
+            metrics: Metrics::new(),
+            defragmenting: AtomicUsize::new(0),
+            lease_ids: RandomState::new(),
+            next_lease: AtomicU64::new(0),
+            stopping: watch::Sender::new(false),
+            config,
+        }
+    }
+
+    /// What the member was told at its start.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// This member's id.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The cluster's id.
+    pub fn cluster_id(&self) -> u64 {
+        self.cluster_id
+    }
+
+    /// Keys and values.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// Leases. Held for single operations only; the apply thread needs it too.
+    pub fn lessor(&self) -> &Mutex<Lessor> {
+        &self.shared.lessor
+    }
+
+    /// Members and versions of the cluster, as applied.
+    pub fn cluster(&self) -> Arc<Cluster> {
+        self.shared.cluster.get()
+    }
+
+    /// Alarms, as applied.
+    pub fn alarms(&self) -> Arc<Alarms> {
+        self.shared.alarms.get()
+    }
+
+    /// Whether something that takes `cost` bytes still fits into the quota.
+    pub fn has_room(&self, cost: u64) -> bool {
+        self.shared.quota.admits(cost, self.backend.size_in_use())
+    }
+
+    /// The quota in force in bytes, 0 where there is none.
+    pub fn quota(&self) -> u64 {
+        self.shared.quota.limit().unwrap_or(0)
+    }
+
+    /// An id for a lease whose client leaves the choice to the server: positive, and not one that
+    /// is likely ever to come again.
+    pub fn new_lease_id(&self) -> i64 {
+        loop {
+            let id = (self.lease_ids.hash_one(self.next_lease.fetch_add(1, Ordering::Relaxed)) >> 1) as i64;
+            if id != 0 {
+                return id;
+            }
+        }
+    }
+
+    /// Waits until the member begins to stop.
+    pub async fn stopping(&self) {
+        // The sender lives as long as `self`.
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+
+    pub(crate) fn begin_to_stop(&self) {
+        self.stopping.send_replace(true);
+        for mailbox in &self.mailboxes {
+            mailbox.post_stop();
+        }
+    }
+
+    /// What lies on disk.
+    pub fn backend(&self) -> &Backend {
+        &self.backend
+    }
+
+    /// Raft's position.
+    pub fn raft(&self) -> &RaftStatus {
+        &self.raft
+    }
+
+    /// The member's numbers.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The lease clock: time since the member started, by the monotonic clock (T1).
+    pub fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(crate) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    pub(crate) fn wal_queue(&self) -> &Queue<WalJob> {
+        &self.wal_queue
+    }
+
+    pub(crate) fn apply_queue(&self) -> &Queue<Vec<raft::Entry>> {
+        &self.apply_queue
+    }
+
+    pub(crate) fn mailboxes(&self) -> &[Mailbox] {
+        &self.mailboxes
+    }
+
+    pub(crate) fn mailbox(&self, shard: usize) -> &Mailbox {
+        &self.mailboxes[shard]
+    }
+
+    pub(crate) fn shards(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    pub(crate) fn compaction(&self) -> &Compaction {
+        &self.compaction
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.config.request_timeout()
+    }
+
+    /// Who answers, and in which term, for the headers of watch responses.
+    pub(crate) fn identity(&self) -> ::watch::Identity {
+        ::watch::Identity { cluster_id: self.cluster_id, member_id: self.id, raft_term: self.raft.term() }
+    }
+
+    /// The header of an answer; `revision` 0 stands for the current one.
+    pub fn header(&self, revision: i64) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.id,
+            revision: if revision == 0 { self.store().current_revision() } else { revision },
+            raft_term: self.raft.term(),
+        }
+    }
+
+    /// Has the cluster agree on a request and waits until it is applied here.
+    ///
+    /// An `Err` of the outer result is this member's own failure. With [`Error::Timeout`],
+    /// [`Error::LeaderChanged`] and [`Error::Stopped`] the request may still take effect (P2).
+    pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Result<Reply, Rejection>, Error> {
+        if self.raft.committed().saturating_sub(self.raft.applied()) > MAX_GAP {
+            self.metrics.proposals_failed.inc();
+            return Err(Error::TooManyRequests);
+        }
+        let answer = Shard::with(|shard| {
+            shard.propose(|id| {
+                request.header = Some(RequestHeader { id: id.0, ..RequestHeader::default() });
+                let length = request.encoded_len();
+                if length > self.config.max_request_bytes {
+                    return Err(Error::RequestTooLarge);
+                }
+                let mut data = Vec::with_capacity(length);
+                request.encode_raw(&mut data);
+                Ok(Proposal { id: id.0, kind: EntryKind::Normal, data: data.into() })
+            })
+        })?;
+        let _pending = self.raft.pending_proposal();
+        match answer.await {
+            Ok(Answer::Applied(outcome)) => Ok(outcome),
+            Ok(Answer::Failed(error)) => {
+                self.metrics.proposals_failed.inc();
+                Err(error)
+            }
+            Err(_) => Err(Error::Stopped),
+        }
+    }
+
+    /// Waits until everything that was committed when this was called can be read here (ReadIndex,
+    /// thesis §6.4).
+    pub async fn linearize(&self) -> Result<(), Error> {
+        let confirmed = Shard::with(Shard::read)?.await.unwrap_or(Err(Error::Stopped));
+        if confirmed.is_err() {
+            self.metrics.read_indexes_failed.inc();
+        }
+        confirmed
+    }
+
+    /// Waits until a compaction to `revision` has taken its rows away, durably.
+    pub async fn compacted(self: &Arc<Self>, revision: i64) {
+        self.compaction.finished(revision).await;
+    }
+
+    /// Tells the compactor that a compaction has been applied.
+    pub fn wake_compactor(&self) {
+        self.compaction.request();
+    }
+
+    /// Marks a defragmentation as running until the guard is dropped.
+    pub fn defragmentation(self: &Arc<Self>) -> Defragmentation {
+        self.defragmenting.fetch_add(1, Ordering::Relaxed);
+        Defragmentation(Arc::clone(self))
+    }
+
+    /// How many defragmentations run.
+    pub fn defragmenting(&self) -> usize {
+        self.defragmenting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn post_answer(&self, id: RequestId, answer: Answer) {
+        if let Some(mailbox) = self.mailboxes.get(id.shard()) {
+            mailbox.post_answers(&mut vec![(id, answer)]);
+        }
+    }
+
+    pub(crate) fn post_read(&self, id: ReadId, result: Result<(), Error>) {
+        if let Some(mailbox) = self.mailboxes.get((id.0 & 0xff) as usize) {
+            mailbox.post_read(id.0, result);
+        }
+    }
+
+    /// A quorum has confirmed a read round: it may go on once `index` is applied.
+    pub(crate) fn confirm_read(&self, id: ReadId, index: Index) {
+        // The lock orders this look at `applied` against the apply thread's: either it is applied
+        // already, or `release_reads` finds the round in the list.
+        let mut waiting = self.waiting_reads.lock();
+        if self.raft.applied() >= index.0 {
+            drop(waiting);
+            self.post_read(id, Ok(()));
+        } else {
+            waiting.push((index, id));
+        }
+    }
+
+    /// Lets the read rounds go that waited for `applied`.
+    pub(crate) fn release_reads(&self, applied: Index) {
+        let mut waiting = self.waiting_reads.lock();
+        waiting.retain(|(index, id)| {
+            let wait = *index > applied;
+            if !wait {
+                self.post_read(*id, Ok(()));
+            }
+            wait
+        });
+    }
+}
+
+/// A defragmentation that is running.
+pub struct Defragmentation(Arc<Member>);
+
+impl Drop for Defragmentation {
+    fn drop(&mut self) {
+        self.0.defragmenting.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,245 @@
+//! The member's numbers under etcd's metric names, so that dashboards and alerts go on working.
+//!
+//! Counters and histograms are moved where the thing happens. Gauges that merely repeat a number
+//! that lives elsewhere are read at scrape time, so nothing has to keep them up to date.
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry, TextEncoder,
+};
+
+use crate::member::Member;
+
+/// The etcd version whose API is implemented; clients switch features on it.
+pub const ETCD_VERSION: &str = "3.7.1";
+
+/// The numbers that are moved as things happen.
+pub struct Metrics {
+    registry: Registry,
+    /// Time of a WAL sync, seconds.
+    pub wal_fsync: Histogram,
+    /// Time to put a group of records into the WAL's buffer, seconds.
+    pub wal_write: Histogram,
+    /// Time of a flush to redb, seconds.
+    pub backend_commit: Histogram,
+    /// Time of a defragmentation, seconds.
+    pub backend_defrag: Histogram,
+    /// Time to apply one entry, seconds.
+    pub apply: Histogram,
+    /// Runs of entries that took longer than `--warning-apply-duration` an entry.
+    pub slow_apply: IntCounter,
+    /// Proposals that came to nothing.
+    pub proposals_failed: IntCounter,
+    /// Read rounds that came to nothing.
+    pub read_indexes_failed: IntCounter,
+    /// Applied puts, also those of transactions.
+    pub puts: IntCounter,
+    /// Applied deletes, also those of transactions.
+    pub deletes: IntCounter,
+    /// Ranges served.
+    pub ranges: IntCounter,
+    /// Transactions applied or served.
+    pub txns: IntCounter,
+    /// Leases granted.
+    pub leases_granted: IntCounter,
+    /// Leases revoked.
+    pub leases_revoked: IntCounter,
+    /// Keep-alives answered.
+    pub leases_renewed: IntCounter,
+    /// Revocations proposed because a lease had expired.
+    pub leases_expired: IntCounter,
+    /// Rows that compaction took away.
+    pub compacted_keys: IntCounter,
+    /// Time of whole compactions, milliseconds.
+    pub compaction_total: Histogram,
+    /// Time of `Hash`, seconds.
+    pub hash: Histogram,
+    /// Time of `HashKV`, seconds.
+    pub hash_rev: Histogram,
+    /// Events handed to watchers.
+    pub events: IntCounter,
+    /// Health checks answered well.
+    pub health_success: IntCounter,
+    /// Health checks answered badly.
+    pub health_failures: IntCounter,
+    /// Open watch streams.
+    pub watch_streams: IntGauge,
+    /// Watchers on all streams.
+    pub watchers: IntGauge,
+}
+
+/// Makes instruments and enters them into one registry. A name that is taken or malformed is a
+/// mistake in this file that the first test finds.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        let counter = IntCounter::new(name, help).expect("a valid metric name");
+        self.0.register(Box::new(counter.clone())).expect("a metric name used once");
+        counter
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        let gauge = IntGauge::new(name, help).expect("a valid metric name");
+        self.0.register(Box::new(gauge.clone())).expect("a metric name used once");
+        gauge
+    }
+
+    /// `count` buckets from `first`, each twice the one before.
+    fn histogram(&self, name: &str, help: &str, first: f64, count: usize) -> Histogram {
+        let buckets = prometheus::exponential_buckets(first, 2.0, count).expect("a valid bucket layout");
+        let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
+            .expect("a valid metric name");
+        self.0.register(Box::new(histogram.clone())).expect("a metric name used once");
+        histogram
+    }
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let registry = Registry::new();
+        let make = Maker(&registry);
+        Self {
+            wal_fsync: make.histogram(
+                "etcd_disk_wal_fsync_duration_seconds",
+                "Time of a sync of the write-ahead log.",
+                0.001,
+                14,
+            ),
+            wal_write: make.histogram(
+                "etcd_disk_wal_write_duration_seconds",
+                "Time to encode a group of records for the write-ahead log.",
+                0.001,
+                14,
+            ),
+            backend_commit: make.histogram(
+                "etcd_disk_backend_commit_duration_seconds",
+                "Time of a commit of applied changes to the backend.",
+                0.001,
+                14,
+            ),
+            backend_defrag: make.histogram(
+                "etcd_disk_backend_defrag_duration_seconds",
+                "Time of a defragmentation of the backend.",
+                0.1,
+                13,
+            ),
+            apply: make.histogram(
+                "etcd_server_apply_duration_seconds",
+                "Time to apply one committed entry.",
+                0.0001,
+                20,
+            ),
+            slow_apply: make.counter(
+                "etcd_server_slow_apply_total",
+                "Applied entries that took longer than the warning limit.",
+            ),
+            proposals_failed: make.counter("etcd_server_proposals_failed_total", "Proposals that failed."),
+            read_indexes_failed: make
+                .counter("etcd_server_read_indexes_failed_total", "Read rounds that failed."),
+            puts: make.counter("etcd_mvcc_put_total", "Puts seen by this member."),
+            deletes: make.counter("etcd_mvcc_delete_total", "Deletes seen by this member."),
+            ranges: make.counter("etcd_mvcc_range_total", "Ranges seen by this member."),
+            txns: make.counter("etcd_mvcc_txn_total", "Transactions seen by this member."),
+            leases_granted: make.counter("etcd_debugging_lease_granted_total", "Leases granted."),
+            leases_revoked: make.counter("etcd_debugging_lease_revoked_total", "Leases revoked."),
+            leases_renewed: make
+                .counter("etcd_debugging_lease_renewed_total", "Leases renewed by this leader."),
+            leases_expired: make.counter("etcd_debugging_server_lease_expired_total", "Leases that expired."),
+            compacted_keys: make.counter(
+                "etcd_debugging_mvcc_db_compaction_keys_total",
+                "Versions that compaction took away.",
+            ),
+            compaction_total: make.histogram(
+                "etcd_debugging_mvcc_db_compaction_total_duration_milliseconds",
+                "Time of whole compactions.",
+                100.0,
+                14,
+            ),
+            hash: make.histogram(
+                "etcd_mvcc_hash_duration_seconds",
+                "Time of a hash over the backend.",
+                0.01,
+                15,
+            ),
+            hash_rev: make.histogram(
+                "etcd_mvcc_hash_rev_duration_seconds",
+                "Time of a hash over keys and values up to a revision.",
+                0.01,
+                15,
+            ),
+            events: make.counter("etcd_debugging_mvcc_events_total", "Events sent by this member."),
+            health_success: make.counter("etcd_server_health_success", "Health checks that went well."),
+            health_failures: make.counter("etcd_server_health_failures", "Health checks that failed."),
+            watch_streams: make.gauge("etcd_debugging_mvcc_watch_stream_total", "Open watch streams."),
+            watchers: make.gauge("etcd_debugging_mvcc_watcher_total", "Watchers on all streams."),
+            registry,
+        }
+    }
+
+    /// The registry, for the rooms further out to enter theirs.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}
+
+/// All metrics of the member in Prometheus' text format.
+pub fn scrape(member: &Member) -> Vec<u8> {
+    let mut families = member.metrics().registry.gather();
+    families.extend(read_elsewhere(member).gather());
+    families.sort_by(|a, b| a.name().cmp(b.name()));
+    let mut text = Vec::new();
+    // Writing to memory fails only for a family without samples, which a registry never gathers.
+    let _ = TextEncoder::new().encode(&families, &mut text);
+    text
+}
+
+fn read_elsewhere(member: &Member) -> Registry {
+    let registry = Registry::new();
+    let gauge = |name: &str, help: &str, value: f64| {
+        let gauge = Gauge::new(name, help).expect("a valid metric name");
+        gauge.set(value);
+        registry.register(Box::new(gauge)).expect("a metric name used once");
+    };
+    let labelled = |name: &str, help: &str, label: &str, value: &str| {
+        let gauge = GaugeVec::new(Opts::new(name, help), &[label]).expect("a valid metric name");
+        gauge.with_label_values(&[value]).set(1.0);
+        registry.register(Box::new(gauge)).expect("a metric name used once");
+    };
+    let flag = |is: bool| if is { 1.0 } else { 0.0 };
+    let raft = member.raft();
+    gauge("etcd_server_has_leader", "Whether a leader is known.", flag(raft.leader() != 0));
+    gauge("etcd_server_is_leader", "Whether this member leads.", flag(raft.is_leader()));
+    gauge("etcd_server_is_learner", "Whether this member is a learner.", 0.0);
+    gauge("etcd_server_proposals_committed_total", "The committed index.", raft.committed() as f64);
+    gauge("etcd_server_proposals_applied_total", "The applied index.", raft.applied() as f64);
+    gauge("etcd_server_proposals_pending", "Proposals that wait for their outcome.", raft.pending() as f64);
+    gauge("etcd_server_leader_changes_seen_total", "Leaders seen come.", raft.leader_changes() as f64);
+    gauge("etcd_server_quota_backend_bytes", "The quota in force.", member.quota() as f64);
+    gauge("etcd_disk_defrag_inflight", "Whether a defragmentation runs.", flag(member.defragmenting() > 0));
+    let store = member.store();
+    gauge("etcd_debugging_mvcc_current_revision", "The current revision.", store.current_revision() as f64);
+    gauge(
+        "etcd_debugging_mvcc_compact_revision",
+        "The revision compacted to.",
+        store.compact_revision() as f64,
+    );
+    gauge("etcd_debugging_mvcc_keys_total", "Live keys.", store.live_keys() as f64);
+    gauge(
+        "etcd_mvcc_db_total_size_in_bytes",
+        "Bytes that the backend's file takes.",
+        member.backend().size() as f64,
+    );
+    gauge(
+        "etcd_mvcc_db_total_size_in_use_in_bytes",
+        "Bytes of the backend that hold data.",
+        member.backend().size_in_use() as f64,
+    );
+    labelled("etcd_server_id", "This member's id.", "server_id", &format!("{:x}", member.id()));
+    labelled("etcd_server_version", "The etcd version whose API is served.", "server_version", ETCD_VERSION);
+    labelled("cairn_server_version", "Cairn's own version.", "server_version", env!("CARGO_PKG_VERSION"));
+    if let Some(version) = &member.cluster().version {
+        labelled("etcd_cluster_version", "The cluster's version.", "cluster_version", version);
+    }
+    crate::process::gauges(&gauge);
+    registry
+}

@@ -1,0 +1,233 @@
+//! Starts the threads of a member, and stops them in an order that loses nothing.
+
+use std::any::Any;
+use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use api::etcdserverpb::InternalRaftRequest;
+use api::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use tokio::sync::mpsc;
+use wal::Guard;
+
+use crate::bootstrap::{self, Parts, StartError};
+use crate::config::Config;
+use crate::error::Error;
+use crate::member::Member;
+use crate::shard::Shard;
+use crate::{CLUSTER_VERSION, apply_thread, compactor, flusher, raft_thread, wal_thread};
+
+/// A thread that the member cannot do without has ended: the process must stop, and nothing is
+/// acknowledged from here on.
+#[derive(Debug)]
+pub struct ThreadFailure {
+    /// The thread's name.
+    pub thread: String,
+    /// What it died of.
+    pub cause: String,
+}
+
+impl fmt::Display for ThreadFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} thread failed: {}", self.thread, self.cause)
+    }
+}
+
+/// A member with its threads running.
+pub struct Server {
+    member: Arc<Member>,
+    raft: Option<JoinHandle<()>>,
+    wal: Option<JoinHandle<()>>,
+    apply: Option<JoinHandle<()>>,
+    flusher: Option<JoinHandle<()>>,
+    compactor: Option<JoinHandle<()>>,
+    shards: Vec<JoinHandle<()>>,
+    stop_flushing: Arc<AtomicBool>,
+    stop_compacting: Arc<AtomicBool>,
+    failures: mpsc::UnboundedSender<ThreadFailure>,
+    _lock: Box<dyn Guard>,
+}
+
+/// A number that differs from start to start.
+fn random() -> u64 {
+    RandomState::new().hash_one(std::process::id())
+}
+
+impl Server {
+    /// Opens the data directory and starts the threads. Failures of threads arrive on `failures`.
+    pub fn start(config: Config, failures: mpsc::UnboundedSender<ThreadFailure>) -> Result<Self, StartError> {
+        let tick = config.heartbeat;
+        let Parts { id, cluster_id, backend, machine, shared, wal, node, new, lock } =
+            bootstrap::open(&config, random())?;
+        tracing::info!(
+            local_member_id = format!("{id:x}"),
+            cluster_id = format!("{cluster_id:x}"),
+            new,
+            revision = shared.store.current_revision(),
+            "opened data directory"
+        );
+        let member = Arc::new(Member::new(config, id, cluster_id, backend, shared));
+        member.raft().set_applied(member.backend().consistent().index);
+        let stop_flushing = Arc::new(AtomicBool::new(false));
+        let stop_compacting = Arc::new(AtomicBool::new(false));
+        let mut server = Self {
+            raft: None,
+            wal: None,
+            apply: None,
+            flusher: None,
+            compactor: None,
+            shards: Vec::new(),
+            stop_flushing: Arc::clone(&stop_flushing),
+            stop_compacting: Arc::clone(&stop_compacting),
+            failures,
+            member: Arc::clone(&member),
+            _lock: lock,
+        };
+        let shared = || Arc::clone(&member);
+        let on = shared();
+        server.apply = Some(server.spawn("apply", move || apply_thread::run(&on, machine)));
+        let on = shared();
+        server.wal = Some(server.spawn("wal", move || wal_thread::run(&on, wal)));
+        let on = shared();
+        server.flusher = Some(server.spawn("flusher", move || flusher::run(&on, &stop_flushing)));
+        let on = shared();
+        server.compactor = Some(server.spawn("compactor", move || compactor::run(&on, &stop_compacting)));
+        let on = shared();
+        server.raft = Some(server.spawn("raft", move || -> Result<(), Error> {
+            raft_thread::run(&on, node, tick);
+            Ok(())
+        }));
+        Ok(server)
+    }
+
+    /// The member.
+    pub fn member(&self) -> &Arc<Member> {
+        &self.member
+    }
+
+    /// Starts the runtime threads; on each of them `serve(shard)` makes the future that accepts and
+    /// serves connections.
+    pub fn serve<F, S>(&mut self, serve: S) -> std::io::Result<()>
+    where
+        F: Future<Output = ()>,
+        S: Fn(usize) -> F + Clone + Send + 'static,
+    {
+        for number in 0..self.member.shards() {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let (member, serve) = (Arc::clone(&self.member), serve.clone());
+            let first_request = random() >> 8;
+            self.shards.push(self.spawn(&format!("shard-{number}"), move || -> Result<(), Error> {
+                let shard = Shard::serve(Arc::clone(&member), number, first_request);
+                runtime.block_on(async {
+                    tokio::pin!(shard);
+                    // Polled first, so that the thread is a shard before anything is served on it.
+                    tokio::select! {
+                        biased;
+                        () = &mut shard => {}
+                        () = async {
+                            if number == 0 {
+                                introduce(&member).await;
+                            }
+                            serve(number).await;
+                        } => {}
+                    }
+                });
+                runtime.shutdown_timeout(Duration::from_secs(1));
+                Ok(())
+            }));
+        }
+        Ok(())
+    }
+
+    /// Stops the member, in bounded time: connections end, what is committed is applied and flushed,
+    /// and the files are closed.
+    pub fn stop(mut self) {
+        let member = Arc::clone(&self.member);
+        member.begin_to_stop();
+        for shard in self.shards.drain(..) {
+            join(Some(shard));
+        }
+        member.inbox().stop();
+        join(self.raft.take());
+        member.wal_queue().close();
+        join(self.wal.take());
+        member.apply_queue().close();
+        join(self.apply.take());
+        self.stop_compacting.store(true, Ordering::Release);
+        member.wake_compactor();
+        join(self.compactor.take());
+        self.stop_flushing.store(true, Ordering::Release);
+        join(self.flusher.take());
+    }
+
+    fn spawn<E: fmt::Display>(
+        &self,
+        name: &str,
+        run: impl FnOnce() -> Result<(), E> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let failures = self.failures.clone();
+        let thread = name.to_owned();
+        std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let cause = match catch_unwind(AssertUnwindSafe(run)) {
+                    Ok(Ok(())) => return,
+                    Ok(Err(error)) => error.to_string(),
+                    Err(panic) => panic_text(panic.as_ref()),
+                };
+                // Nobody listens any more once the process is on its way out.
+                let _ = failures.send(ThreadFailure { thread, cause });
+            })
+            .expect("the system can start a thread")
+    }
+}
+
+fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread {
+        // Its failure has been reported by itself.
+        let _ = thread.join();
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("panic").to_owned()
+}
+
+/// Once there is a leader, writes into the log what clients may know of this member, and, as the
+/// founder of a cluster, its version.
+async fn introduce(member: &Arc<Member>) {
+    let config = member.config();
+    let attributes = InternalRaftRequest {
+        cluster_member_attr_set: Some(ClusterMemberAttrSetRequest {
+            member_id: member.id(),
+            member_attributes: Some(Attributes {
+                name: config.name.clone(),
+                client_urls: config.client_urls.clone(),
+            }),
+        }),
+        ..Default::default()
+    };
+    let version = InternalRaftRequest {
+        cluster_version_set: Some(ClusterVersionSetRequest { ver: CLUSTER_VERSION.to_owned() }),
+        ..Default::default()
+    };
+    let cluster = member.cluster();
+    let known = cluster
+        .members
+        .get(&member.id())
+        .is_some_and(|known| known.name == config.name && known.client_urls == config.client_urls);
+    let wanted = [(!known).then_some(attributes), cluster.version.is_none().then_some(version)];
+    for request in wanted.into_iter().flatten() {
+        while let Err(error) = member.propose(request.clone()).await {
+            if error == Error::Stopped {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}

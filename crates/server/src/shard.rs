@@ -1,0 +1,348 @@
+//! One runtime thread's part of the member.
+//!
+//! A connection lives on one thread from accept to close (design §10), and so does all that its
+//! requests wait for: the table of waiters, the read round that they share, the watchers. Nothing
+//! here is locked; requests reach the member's other threads, and answers come back, in batches
+//! that one task per shard, the dispatcher, posts and collects.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use node::{Proposal, ReadId};
+use tokio::sync::oneshot;
+use watch::{Hub, StreamId};
+
+use crate::error::Error;
+use crate::mailbox::Mail;
+use crate::member::Member;
+use crate::proposal::{Answer, RequestId};
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
+}
+
+/// How often waiters that have waited too long are looked for.
+const SWEEP: Duration = Duration::from_millis(100);
+
+pub(crate) struct Shard {
+    number: usize,
+    member: Arc<Member>,
+    local: RefCell<Local>,
+}
+
+struct Local {
+    next_request: u64,
+    outbox: Vec<Proposal>,
+    waiters: HashMap<RequestId, Waiter>,
+    reads: Reads,
+    hub: Hub,
+    woken: Vec<StreamId>,
+    stream_wakers: HashMap<StreamId, Waker>,
+    dispatcher: Option<Waker>,
+    scheduled: bool,
+    stopping: bool,
+    swept: Instant,
+}
+
+struct Waiter {
+    since: Instant,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// The linearizable reads of this thread. Those that arrive while a round is on its way must wait
+/// for the next one: only a round that starts after a read arrived may confirm it (R3).
+#[derive(Default)]
+struct Reads {
+    next_round: u64,
+    waiting: Vec<(Instant, oneshot::Sender<Result<(), Error>>)>,
+    round: Option<(ReadId, Vec<(Instant, oneshot::Sender<Result<(), Error>>)>)>,
+    /// Set where a round came to nothing: the next is asked for at the next sweep.
+    pause: bool,
+}
+
+impl Shard {
+    /// The shard of the calling thread.
+    ///
+    /// Panics outside the member's runtime threads: there is no request there to serve.
+    pub(crate) fn with<T>(f: impl FnOnce(&Shard) -> T) -> T {
+        CURRENT.with(|current| {
+            let shard = current.borrow().clone();
+            f(&shard.expect("called on one of the member's runtime threads"))
+        })
+    }
+
+    /// Makes the calling thread shard `number` of the member and serves its mailbox, until it is
+    /// dropped.
+    pub(crate) async fn serve(member: Arc<Member>, number: usize, first_request: u64) {
+        let shard = Rc::new(Self {
+            number,
+            local: RefCell::new(Local {
+                next_request: first_request,
+                outbox: Vec::new(),
+                waiters: HashMap::new(),
+                reads: Reads::default(),
+                hub: Hub::with_options(
+                    member.store().current_revision(),
+                    hub_options(&member, first_request),
+                ),
+                woken: Vec::new(),
+                stream_wakers: HashMap::new(),
+                dispatcher: None,
+                scheduled: false,
+                stopping: false,
+                swept: Instant::now(),
+            }),
+            member,
+        });
+        CURRENT.with(|current| *current.borrow_mut() = Some(Rc::clone(&shard)));
+        let mut mail = Mail::default();
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        std::future::poll_fn(|context| {
+            while sweep.poll_tick(context).is_ready() {
+                shard.sweep();
+            }
+            shard.poll(&mut mail, context);
+            Poll::<()>::Pending
+        })
+        .await;
+    }
+
+    fn poll(&self, mail: &mut Mail, context: &mut Context<'_>) {
+        self.local.borrow_mut().dispatcher = Some(context.waker().clone());
+        while self.member.mailbox(self.number).take(mail, context.waker()) {
+            self.open(mail);
+        }
+        self.flush();
+    }
+
+    /// Gives each piece of mail to whoever waits for it.
+    fn open(&self, mail: &mut Mail) {
+        let local = &mut *self.local.borrow_mut();
+        for (id, answer) in mail.answers.drain(..) {
+            if let Some(waiter) = local.waiters.remove(&id) {
+                // A waiter that has gone away meant its client did: nobody to tell.
+                let _ = waiter.answer.send(answer);
+            }
+        }
+        for (id, result) in mail.reads.drain(..) {
+            local.reads.finish(id, result);
+        }
+        for batch in mail.events.drain(..) {
+            local.hub.publish(&batch);
+        }
+        if let Some(revision) = mail.skipped_to.take() {
+            local.hub.skip_to(revision);
+        }
+        mail.waiting_events = 0;
+        local.wake_streams();
+        if std::mem::take(&mut mail.stopping) {
+            // What is under way is still answered; streams end, and nothing new is taken.
+            local.stopping = true;
+            for (_, waker) in local.stream_wakers.drain() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Posts what this thread's requests have asked for since the last time.
+    fn flush(&self) {
+        let local = &mut *self.local.borrow_mut();
+        local.scheduled = false;
+        let round = local.reads.start(self.number);
+        if local.outbox.is_empty() && round.is_none() {
+            return;
+        }
+        if let Err(error) = self.member.inbox().ask(&mut local.outbox, round) {
+            for proposal in local.outbox.drain(..) {
+                if let Some(waiter) = local.waiters.remove(&RequestId(proposal.id)) {
+                    let _ = waiter.answer.send(Answer::Failed(error));
+                }
+            }
+        }
+    }
+
+    /// Tells those that have waited longer than a request may that their outcome is unknown.
+    fn sweep(&self) {
+        let now = Instant::now();
+        let local = &mut *self.local.borrow_mut();
+        let limit = self.member.request_timeout();
+        if local.reads.pause {
+            local.reads.pause = false;
+            local.schedule();
+        }
+        local.hub.tick(now.duration_since(self.member.started()));
+        local.wake_streams();
+        if now.duration_since(local.swept) < Duration::from_secs(1) {
+            return;
+        }
+        local.swept = now;
+        local.waiters.retain(|_, waiter| !waiter.answer.is_closed());
+        let late = local.waiters.extract_if(|_, waiter| now.duration_since(waiter.since) > limit);
+        for (_, waiter) in late {
+            let _ = waiter.answer.send(Answer::Failed(Error::Timeout));
+        }
+        local.reads.expire(now, limit);
+    }
+
+    /// Hands an encoded request to the log; the answer comes once it is applied.
+    pub(crate) fn propose(
+        &self,
+        encode: impl FnOnce(RequestId) -> Result<Proposal, Error>,
+    ) -> Result<oneshot::Receiver<Answer>, Error> {
+        let local = &mut *self.local.borrow_mut();
+        if local.stopping {
+            return Err(Error::Stopped);
+        }
+        local.next_request = local.next_request.wrapping_add(1) & (u64::MAX >> 8);
+        let id = RequestId(local.next_request << 8 | self.number as u64);
+        let proposal = encode(id)?;
+        let (answer, receiver) = oneshot::channel();
+        local.waiters.insert(id, Waiter { since: Instant::now(), answer });
+        local.outbox.push(proposal);
+        local.schedule();
+        Ok(receiver)
+    }
+
+    /// Joins the next read round of this thread.
+    pub(crate) fn read(&self) -> Result<oneshot::Receiver<Result<(), Error>>, Error> {
+        let local = &mut *self.local.borrow_mut();
+        if local.stopping {
+            return Err(Error::Stopped);
+        }
+        let (done, receiver) = oneshot::channel();
+        local.reads.waiting.push((Instant::now(), done));
+        local.schedule();
+        Ok(receiver)
+    }
+
+    /// Uses this thread's watchers, then wakes the streams that have something to send.
+    pub(crate) fn hub<T>(&self, f: impl FnOnce(&mut Hub) -> T) -> T {
+        let local = &mut *self.local.borrow_mut();
+        let result = f(&mut local.hub);
+        local.wake_streams();
+        result
+    }
+
+    /// Takes the next frame of a stream, or leaves `context`'s waker to be woken when there is one.
+    pub(crate) fn poll_stream(
+        &self,
+        stream: StreamId,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<watch::Frame>> {
+        let local = &mut *self.local.borrow_mut();
+        if local.stopping {
+            return Poll::Ready(None);
+        }
+        local.hub.set_identity(self.member.identity());
+        match local.hub.next(stream, self.member.store()) {
+            Ok(Some(frame)) => Poll::Ready(Some(frame)),
+            Err(error) => {
+                tracing::error!(%error, "a watch stream ends, because history cannot be read");
+                Poll::Ready(None)
+            }
+            Ok(None) => {
+                if local.hub.has_more(stream) {
+                    // A bounded step of catching up produced nothing for this stream: let others
+                    // run, then go on.
+                    context.waker().wake_by_ref();
+                } else {
+                    local.stream_wakers.insert(stream, context.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Forgets a stream and its watchers.
+    pub(crate) fn close_stream(&self, stream: StreamId) {
+        let local = &mut *self.local.borrow_mut();
+        local.hub.close_stream(stream);
+        local.stream_wakers.remove(&stream);
+    }
+}
+
+impl Local {
+    /// Has the dispatcher run once the tasks that are ready now have run: what they ask for goes
+    /// out together.
+    fn schedule(&mut self) {
+        if !self.scheduled {
+            self.scheduled = true;
+            if let Some(dispatcher) = &self.dispatcher {
+                dispatcher.wake_by_ref();
+            }
+        }
+    }
+
+    fn wake_streams(&mut self) {
+        self.hub.take_woken(&mut self.woken);
+        for stream in self.woken.drain(..) {
+            if let Some(waker) = self.stream_wakers.remove(&stream) {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl Reads {
+    fn start(&mut self, shard: usize) -> Option<ReadId> {
+        if self.round.is_some() || self.pause || self.waiting.is_empty() {
+            return None;
+        }
+        self.next_round += 1;
+        let id = ReadId(self.next_round << 8 | shard as u64);
+        self.round = Some((id, std::mem::take(&mut self.waiting)));
+        Some(id)
+    }
+
+    fn finish(&mut self, id: u64, result: Result<(), Error>) {
+        let Some((round, _)) = &self.round else { return };
+        if round.0 != id {
+            return;
+        }
+        let Some((_, readers)) = self.round.take() else { return };
+        match result {
+            Ok(()) => {
+                for (_, reader) in readers {
+                    let _ = reader.send(Ok(()));
+                }
+            }
+            Err(_) => {
+                // No leader just now: those that still wait ask again.
+                self.waiting.splice(0..0, readers);
+                self.pause = true;
+            }
+        }
+    }
+
+    fn expire(&mut self, now: Instant, limit: Duration) {
+        let late = |since: &Instant| now.duration_since(*since) > limit;
+        let mut keep = Vec::new();
+        for (since, reader) in self.waiting.drain(..) {
+            if late(&since) {
+                let _ = reader.send(Err(Error::Timeout));
+            } else {
+                keep.push((since, reader));
+            }
+        }
+        self.waiting = keep;
+        if self.round.as_ref().is_some_and(|(_, readers)| readers.iter().all(|(since, _)| late(since))) {
+            for (_, reader) in self.round.take().into_iter().flat_map(|(_, readers)| readers) {
+                let _ = reader.send(Err(Error::Timeout));
+            }
+        }
+    }
+}
+
+fn hub_options(member: &Member, seed: u64) -> watch::Options {
+    watch::Options {
+        fragment_bytes: member.config().max_request_bytes.saturating_add(crate::member::REQUEST_OVERHEAD),
+        progress_interval: member.config().progress_interval,
+        seed,
+        ..watch::Options::default()
+    }
+}

@@ -1,0 +1,63 @@
+//! The thread that makes the log durable.
+//!
+//! It takes every write that waits, appends them all and syncs once: group commit (design §3).
+//! There is no delay on purpose; while one sync runs, the next batch gathers by itself. A write or
+//! sync that fails ends the member: after it nothing is acknowledged any more (W6).
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use node::{Persist, PersistId};
+use raft::{Index, SnapshotMeta};
+use wal::Wal;
+
+use crate::member::Member;
+
+/// What the WAL thread is asked to do.
+pub(crate) enum WalJob {
+    /// Make this part of the log durable and tell the raft thread.
+    Persist(Persist),
+    /// The backend durably holds everything up to `meta.index`: note it, and drop the segments that
+    /// only hold entries up to `release_to`.
+    Covered { meta: SnapshotMeta, release_to: Index },
+}
+
+/// Runs until the queue is closed; returns why it could not go on, if it could not.
+pub(crate) fn run(member: &Arc<Member>, mut wal: Wal) -> Result<(), wal::WalError> {
+    let mut jobs = Vec::new();
+    while member.wal_queue().take(&mut jobs) {
+        let mut last: Option<PersistId> = None;
+        let mut release = None;
+        let mut must_sync = false;
+        let started = Instant::now();
+        for job in jobs.drain(..) {
+            match job {
+                WalJob::Persist(persist) => {
+                    must_sync |= persist.must_sync;
+                    wal.append(persist.hard_state.as_ref(), &persist.entries)?;
+                    last = Some(persist.id);
+                }
+                WalJob::Covered { meta, release_to } => {
+                    wal.append_snapshot(&meta)?;
+                    must_sync = true;
+                    release = Some(release_to);
+                }
+            }
+        }
+        if must_sync {
+            let syncing = Instant::now();
+            wal.sync()?;
+            let metrics = member.metrics();
+            metrics.wal_write.observe((syncing - started).as_secs_f64());
+            metrics.wal_fsync.observe(syncing.elapsed().as_secs_f64());
+        }
+        if let Some(id) = last {
+            member.inbox().persisted(id);
+        }
+        if let Some(index) = release {
+            wal.release_to(index)?;
+        }
+    }
+    // What needed no sync of its own (a commit index) is on disk before a clean stop ends.
+    wal.sync()
+}
