@@ -155,7 +155,8 @@ impl Backend {
     }
 
     /// Removes rows that are there, in a later flush: with or after everything queued before,
-    /// never earlier. Until then, and in every [`View`] taken before, they can still be read.
+    /// never earlier. Until then, and in every [`View`] taken before, they can still be read; a
+    /// row that was flushed while a later batch was half written may show until that is flushed.
     pub fn delete_rows(&self, keys: Vec<RowKey>) {
         self.push(Item::Removals(keys));
     }
