@@ -1,0 +1,428 @@
+//! The member's configuration: what the flags mean, checked and with types.
+//!
+//! `load.rs` finds out what was asked for (command line, environment, file); [`Config::new`] turns it into
+//! something a server can be started with, or says in etcd's words why not. Nothing here touches the disk or
+//! the network, apart from what `load.rs` is handed to do so.
+
+pub(crate) mod cluster;
+pub(crate) mod gates;
+pub(crate) mod load;
+#[cfg(test)]
+mod tests;
+pub(crate) mod url;
+mod yaml;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::flags::{Given, Status, help, number};
+use crate::logging;
+use crate::note::{Level, Note};
+use url::{Scheme, Url};
+
+/// The quota that 0 stands for, in bytes.
+const DEFAULT_QUOTA: i64 = 2 * 1024 * 1024 * 1024;
+/// The longest election timeout, in milliseconds.
+const MAX_ELECTION_MS: u64 = 50_000;
+/// Requests beyond this many bytes are known to go badly.
+const RECOMMENDED_REQUEST_BYTES: u64 = 10 * 1024 * 1024;
+/// Watches are not told of their progress more often than this.
+const MIN_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Everything a member needs to know to start.
+#[expect(dead_code, reason = "the server that reads the rest of it is on its way")]
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// The member's name.
+    pub name: String,
+    /// Where the member keeps its data.
+    pub data_dir: PathBuf,
+    /// Where the write-ahead log is, if not below `data_dir`.
+    pub wal_dir: Option<PathBuf>,
+
+    /// Where to listen for peers. Each has a [`Url::socket_addr`].
+    pub listen_peer_urls: Vec<Url>,
+    /// Where to listen for clients. Each has a [`Url::socket_addr`].
+    pub listen_client_urls: Vec<Url>,
+    /// Where peers are told to find this member.
+    pub advertise_peer_urls: Vec<Url>,
+    /// Where clients are told to find this member.
+    pub advertise_client_urls: Vec<Url>,
+    /// Set SO_REUSEPORT when listening.
+    pub socket_reuse_port: bool,
+    /// Set SO_REUSEADDR when listening.
+    pub socket_reuse_address: bool,
+
+    /// `name=url,name=url`, not looked at before [`Config::bootstrap`]: a member that has data ignores it.
+    pub initial_cluster: String,
+    /// Whether an empty data directory begins a cluster or joins one; ignored likewise.
+    pub initial_cluster_state: ClusterState,
+    /// Goes into the ids of the cluster and its members.
+    pub initial_cluster_token: String,
+
+    /// The length of a tick: one heartbeat.
+    pub heartbeat_interval: Duration,
+    /// How many ticks a leader may be silent.
+    pub election_ticks: u64,
+    /// Ask whether an election could be won before holding it.
+    pub pre_vote: bool,
+    /// Refuse a change of members that would cost the quorum.
+    pub strict_reconfig_check: bool,
+    /// How many learners the cluster may have.
+    pub max_learners: u64,
+
+    /// How many applied entries may pass before the log is cut back.
+    pub snapshot_count: u64,
+    /// How many entries stay in the log when it is cut back.
+    pub snapshot_catchup_entries: u64,
+    /// Do not wait for the disk.
+    pub unsafe_no_fsync: bool,
+
+    /// How much the database may hold, in bytes; none for no limit.
+    pub quota_backend_bytes: Option<u64>,
+    /// How many operations a list of a transaction may hold.
+    pub max_txn_ops: u64,
+    /// How long a request may be, in bytes.
+    pub max_request_bytes: u64,
+
+    /// How many streams a client may have open on one connection.
+    pub max_concurrent_streams: u32,
+    /// How long a client must wait between pings; zero for as it likes.
+    pub grpc_keepalive_min_time: Duration,
+    /// When to ping silent connections; none for never.
+    pub grpc_keepalive: Option<KeepAlive>,
+
+    /// How many revisions a step of a compaction removes.
+    pub compaction_batch_limit: usize,
+    /// How long a compaction rests between two steps.
+    pub compaction_sleep_interval: Duration,
+    /// How often idle watches are told how far they have come.
+    pub watch_progress_notify_interval: Duration,
+
+    /// How much to measure.
+    pub metrics: Metrics,
+    /// How long applying an entry may take before the log warns of it.
+    pub warning_apply_duration: Duration,
+    /// How long a call may take before the log warns of it.
+    pub warning_unary_request_duration: Duration,
+
+    /// Where and how to log.
+    pub log: logging::Options,
+}
+
+/// What an empty data directory is the beginning of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClusterState {
+    /// A new cluster.
+    New,
+    /// A new member of an existing cluster.
+    Existing,
+}
+
+/// How connections that have fallen silent are found out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeepAlive {
+    /// How long a connection may be silent before it is pinged.
+    pub interval: Duration,
+    /// How long the answer may take.
+    pub timeout: Duration,
+}
+
+/// How much to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Metrics {
+    /// Counters and the histograms that are always there.
+    Basic,
+    /// A histogram for every kind of call too.
+    Extensive,
+}
+
+/// Where the flags came from. The two differ in what a missing `advertise-client-urls` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The command line and the environment.
+    CommandLine,
+    /// `--config-file`.
+    File,
+}
+
+/// What etcd says when clients would be told an address that nobody listens at.
+pub(crate) const UNSET_ADVERTISE: &str =
+    "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+
+impl Config {
+    /// Checks what was given, in etcd's order.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in etcd's words; or the first flag that does nothing yet.
+    pub(crate) fn new(given: &Given, source: Source, notes: &mut Vec<Note>) -> Result<Config, String> {
+        let log = logging::Options::new(given)?;
+        refuse_what_has_no_effect(given)?;
+
+        let listen_peer_urls = given.urls("listen-peer-urls");
+        let listen_client_urls = given.urls("listen-client-urls");
+        let advertise_peer_urls = given.urls("initial-advertise-peer-urls");
+        let advertise_client_urls = given.urls("advertise-client-urls");
+        listen_peer_urls.iter().chain(&listen_client_urls).try_for_each(Url::check_bind)?;
+        advertisable("--initial-advertise-peer-urls", "\"host:port\"", &advertise_peer_urls)?;
+        advertisable(
+            "--advertise-client-urls",
+            "in the format \"host:port\", \"unix:/path/to/socket\" or \"unixs:/path/to/socket\"",
+            &advertise_client_urls,
+        )?;
+        listenable("--listen-peer-urls", &listen_peer_urls)?;
+        listenable("--listen-client-urls", &listen_client_urls)?;
+
+        let (heartbeat_interval, election_ticks) = timing(given)?;
+        if source == Source::CommandLine
+            && given.has("listen-client-urls")
+            && !given.has("advertise-client-urls")
+        {
+            return Err(UNSET_ADVERTISE.to_owned());
+        }
+        no_automatic_compaction(given)?;
+
+        let max_request_bytes = given.unsigned("max-request-bytes");
+        if max_request_bytes > RECOMMENDED_REQUEST_BYTES {
+            notes.push(
+                Note::new(Level::Warn, "exceeded recommended request limit")
+                    .with("max-request-bytes", max_request_bytes)
+                    .with("recommended-request-bytes", RECOMMENDED_REQUEST_BYTES),
+            );
+        }
+
+        Ok(Config {
+            data_dir: data_dir(given, notes),
+            wal_dir: Some(given.text("wal-dir")).filter(|dir| !dir.is_empty()).map(PathBuf::from),
+            name: given.text("name"),
+            listen_peer_urls,
+            listen_client_urls,
+            advertise_peer_urls,
+            advertise_client_urls,
+            socket_reuse_port: given.bool("socket-reuse-port"),
+            socket_reuse_address: given.bool("socket-reuse-address"),
+            initial_cluster: given.text("initial-cluster"),
+            initial_cluster_state: match given.text("initial-cluster-state").as_str() {
+                "existing" => ClusterState::Existing,
+                _ => ClusterState::New,
+            },
+            initial_cluster_token: given.text("initial-cluster-token"),
+            heartbeat_interval,
+            election_ticks,
+            pre_vote: given.bool("pre-vote"),
+            strict_reconfig_check: given.bool("strict-reconfig-check"),
+            max_learners: positive(given, "max-learners")?,
+            snapshot_count: or_default(given.unsigned("snapshot-count"), 10_000),
+            snapshot_catchup_entries: or_default(given.unsigned("snapshot-catchup-entries"), 5_000),
+            unsafe_no_fsync: given.bool("unsafe-no-fsync"),
+            quota_backend_bytes: quota(given),
+            max_txn_ops: given.unsigned("max-txn-ops"),
+            max_request_bytes,
+            max_concurrent_streams: u32::try_from(given.number("max-concurrent-streams"))
+                .map_err(|_| "--max-concurrent-streams is out of range".to_owned())?,
+            grpc_keepalive_min_time: given.duration("grpc-keepalive-min-time")?,
+            grpc_keepalive: keepalive(given)?,
+            compaction_batch_limit: compaction_batch_limit(given)?,
+            compaction_sleep_interval: or_duration(
+                given,
+                "compaction-sleep-interval",
+                Duration::from_millis(10),
+            )?,
+            watch_progress_notify_interval: progress_interval(given, notes)?,
+            metrics: match given.text("metrics").as_str() {
+                "extensive" => Metrics::Extensive,
+                _ => Metrics::Basic,
+            },
+            warning_apply_duration: given.duration("warning-apply-duration")?,
+            warning_unary_request_duration: or_duration(
+                given,
+                "warning-unary-request-duration",
+                Duration::from_millis(300),
+            )?,
+            log,
+        })
+    }
+
+    /// The line that says with what a member starts; names and shapes are those of etcd's.
+    pub(crate) fn note(&self) -> Note {
+        let nanos = |duration: Duration| {
+            number::show_duration(i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX))
+        };
+        let wal_dir = self.wal_dir.as_deref().unwrap_or_else(|| Path::new("")).to_string_lossy();
+        let state = match self.initial_cluster_state {
+            ClusterState::New => "new",
+            ClusterState::Existing => "existing",
+        };
+        Note::new(Level::Info, "starting an etcd server")
+            .text("etcd-version", help::ETCD_VERSION)
+            .text("cairn-version", env!("CARGO_PKG_VERSION"))
+            .with("max-cpu-available", std::thread::available_parallelism().map_or(1, usize::from))
+            .text("name", &self.name)
+            .text("data-dir", &self.data_dir.to_string_lossy())
+            .text("wal-dir", &wal_dir)
+            .text("heartbeat-interval", &nanos(self.heartbeat_interval))
+            .text("election-timeout", &nanos(self.election_timeout()))
+            .with("snapshot-count", self.snapshot_count)
+            .with("snapshot-catchup-entries", self.snapshot_catchup_entries)
+            .with("initial-advertise-peer-urls", url::strings(&self.advertise_peer_urls))
+            .with("listen-peer-urls", url::strings(&self.listen_peer_urls))
+            .with("advertise-client-urls", url::strings(&self.advertise_client_urls))
+            .with("listen-client-urls", url::strings(&self.listen_client_urls))
+            .text("initial-cluster", &self.initial_cluster)
+            .text("initial-cluster-state", state)
+            .text("initial-cluster-token", &self.initial_cluster_token)
+            .with("quota-backend-bytes", self.quota_backend_bytes.map_or(Value::from(-1), Value::from))
+            .with("max-request-bytes", self.max_request_bytes)
+            .with("max-concurrent-streams", self.max_concurrent_streams)
+            .with("pre-vote", self.pre_vote)
+            .with("max-learners", self.max_learners)
+            .with("unsafe-no-fsync", self.unsafe_no_fsync)
+    }
+
+    /// How long a leader may be silent before an election.
+    pub(crate) fn election_timeout(&self) -> Duration {
+        self.heartbeat_interval * u32::try_from(self.election_ticks).unwrap_or(u32::MAX)
+    }
+}
+
+/// A flag that promises what is not there is refused; one that asks for what needs no doing is noted.
+fn refuse_what_has_no_effect(given: &Given) -> Result<(), String> {
+    for flag in given.unusual() {
+        if let Status::NotYet(reason) = flag.status {
+            return Err(format!(
+                "--{} has no effect yet: {reason}. Leave it out, or give it its default, '{}'",
+                flag.name, flag.default
+            ));
+        }
+    }
+    gates::check(&given.text("feature-gates"))
+}
+
+fn advertisable(flag: &str, shape: &str, urls: &[Url]) -> Result<(), String> {
+    urls.iter()
+        .try_for_each(Url::check_host)
+        .map_err(|words| format!("{flag} {:?} must be {shape} ({words})", url::join(urls)))
+}
+
+fn listenable(flag: &str, urls: &[Url]) -> Result<(), String> {
+    let missing = |url: &Url| match url.scheme {
+        Scheme::Http => None,
+        Scheme::Https | Scheme::Unixs => Some("does not speak TLS yet"),
+        Scheme::Unix => Some("does not listen on unix sockets yet"),
+    };
+    match urls.iter().find_map(|url| missing(url).map(|missing| (url, missing))) {
+        Some((url, missing)) => Err(format!("{flag} {url} has no effect yet: Cairn {missing}")),
+        None => Ok(()),
+    }
+}
+
+/// The length of a tick, and how many of them an election timeout has.
+fn timing(given: &Given) -> Result<(Duration, u64), String> {
+    let tick = given.unsigned("heartbeat-interval");
+    let election = given.unsigned("election-timeout");
+    if tick == 0 {
+        return Err("--heartbeat-interval must be >0 (set to 0ms)".to_owned());
+    }
+    if election == 0 {
+        return Err("--election-timeout must be >0 (set to 0ms)".to_owned());
+    }
+    if tick.saturating_mul(5) > election {
+        return Err(format!(
+            "--election-timeout[{election}ms] should be at least as 5 times as --heartbeat-interval[{tick}ms]"
+        ));
+    }
+    if election > MAX_ELECTION_MS {
+        return Err(format!(
+            "--election-timeout[{election}ms] is too long, and should be set less than {MAX_ELECTION_MS}ms"
+        ));
+    }
+    Ok((Duration::from_millis(tick), election / tick))
+}
+
+/// History is kept until someone compacts it; the two flags are read only so that a mistake in them shows.
+fn no_automatic_compaction(given: &Given) -> Result<(), String> {
+    match given.text("auto-compaction-mode").as_str() {
+        "periodic" | "revision" => {}
+        "" => return Err("undefined auto-compaction-mode".to_owned()),
+        other => return Err(format!("unknown auto-compaction-mode {other:?}")),
+    }
+    let retention = given.text("auto-compaction-retention");
+    let keeps_all = match retention.as_str() {
+        "" => true,
+        text => match text.parse::<u64>() {
+            Ok(amount) => amount == 0,
+            Err(_) => {
+                let nanos = number::duration(text).map_err(|_| {
+                    format!("error parsing CompactionRetention: time: invalid duration {text:?}")
+                })?;
+                nanos == 0
+            }
+        },
+    };
+    if keeps_all {
+        return Ok(());
+    }
+    Err(format!(
+        "--auto-compaction-retention={retention} has no effect yet: Cairn does not compact by itself yet. Leave \
+         it out, or give it its default, '0'"
+    ))
+}
+
+fn data_dir(given: &Given, notes: &mut Vec<Note>) -> PathBuf {
+    let dir = given.text("data-dir");
+    if given.has("data-dir") && !dir.is_empty() {
+        return PathBuf::from(dir);
+    }
+    let dir = format!("{}.etcd", given.text("name"));
+    notes.push(Note::new(Level::Warn, "'data-dir' was empty; using default").text("data-dir", &dir));
+    PathBuf::from(dir)
+}
+
+fn quota(given: &Given) -> Option<u64> {
+    match given.number("quota-backend-bytes") {
+        0 => u64::try_from(DEFAULT_QUOTA).ok(),
+        bytes => u64::try_from(bytes).ok(),
+    }
+}
+
+fn keepalive(given: &Given) -> Result<Option<KeepAlive>, String> {
+    let interval = given.duration("grpc-keepalive-interval")?;
+    let timeout = given.duration("grpc-keepalive-timeout")?;
+    let on = !interval.is_zero() && !timeout.is_zero();
+    Ok(on.then_some(KeepAlive { interval, timeout }))
+}
+
+fn compaction_batch_limit(given: &Given) -> Result<usize, String> {
+    let limit = or_default(positive(given, "compaction-batch-limit")?, 1000);
+    Ok(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+fn progress_interval(given: &Given, notes: &mut Vec<Note>) -> Result<Duration, String> {
+    let name = "watch-progress-notify-interval";
+    let interval = or_duration(given, name, Duration::from_secs(600))?;
+    if interval < MIN_PROGRESS_INTERVAL {
+        notes.push(
+            Note::new(Level::Warn, "adjusting watch progress notify interval to minimum period")
+                .text("duration", &format!("{interval:?}"))
+                .text("minimum-watch-progress-notify-interval", "100ms"),
+        );
+    }
+    Ok(interval.max(MIN_PROGRESS_INTERVAL))
+}
+
+fn positive(given: &Given, name: &str) -> Result<u64, String> {
+    let number = given.number(name);
+    u64::try_from(number).map_err(|_| format!("--{name} must be >=0 (set to {number})"))
+}
+
+/// In several places etcd takes 0 for "the usual".
+fn or_default(number: u64, usual: u64) -> u64 {
+    if number == 0 { usual } else { number }
+}
+
+fn or_duration(given: &Given, name: &str, usual: Duration) -> Result<Duration, String> {
+    let duration = given.duration(name)?;
+    Ok(if duration.is_zero() { usual } else { duration })
+}

@@ -1,0 +1,246 @@
+//! The log: one line an event, shaped like etcd's, so that whatever reads etcd's log can read this one.
+//!
+//! Every room logs through `tracing`. What arrives here is written as zap would write it (`line.rs`): JSON with
+//! `level`, `ts`, `caller`, `msg` and the event's fields, or the `console` format with tabs. A thread of its own
+//! does the writing (`queue.rs`), so that a terminal that is stopped, or a pipe that nobody empties, does not
+//! stop the server with it.
+//!
+//! Three conventions hold for events. A field whose `Debug` output is a list of JSON values, such as `?urls` for
+//! a `Vec<String>`, becomes a JSON list. The targets [`FATAL`] and [`PANIC`] turn an error event into a line of
+//! that level. And a dependency's own events are only written from level warn on: what hyper thinks of a frame
+//! is no news to an operator.
+
+mod line;
+mod queue;
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+use tracing::field::{Field, Visit};
+use tracing::{Event, Metadata, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+use crate::flags::Given;
+use crate::note::{Level, Note};
+use line::Line;
+pub(crate) use queue::Queue;
+
+/// The target of events that say why the process is about to end.
+pub(crate) const FATAL: &str = "fatal";
+/// The target of events that report a panic.
+pub(crate) const PANIC: &str = "panic";
+
+/// How many bytes of log may wait for a slow reader before lines are dropped.
+const QUEUE_BYTES: usize = 8 * 1024 * 1024;
+
+/// Where and how to log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// The least a line must matter.
+    pub level: Level,
+    /// How lines look.
+    pub format: Format,
+    /// Where they go: `stderr`, `stdout`, or paths of files.
+    pub outputs: Vec<String>,
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// One JSON object a line.
+    Json,
+    /// Columns with tabs between them, the fields as JSON in the last.
+    Console,
+}
+
+impl Default for Options {
+    /// What etcd does before it knows better.
+    fn default() -> Options {
+        Options { level: Level::Info, format: Format::Json, outputs: vec!["stderr".to_owned()] }
+    }
+}
+
+impl Options {
+    /// What the flags ask for.
+    ///
+    /// # Errors
+    /// etcd's words about what it does not offer.
+    pub(crate) fn new(given: &Given) -> Result<Options, String> {
+        match given.text("logger").as_str() {
+            "zap" => {}
+            "capnslog" => return Err("--logger=capnslog is removed in v3.5".to_owned()),
+            other => return Err(format!("unknown logger option {other:?}")),
+        }
+        let mut outputs = given.words("log-outputs");
+        if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
+            return Err("multi logoutput for \"default\" is not supported yet".to_owned());
+        }
+        if outputs.iter().any(|output| output == "systemd/journal") {
+            return Err(
+                "--log-outputs=systemd/journal has no effect yet: log to stderr, which systemd keeps"
+                    .to_owned(),
+            );
+        }
+        if outputs.is_empty() || outputs == ["default"] {
+            outputs = vec!["stderr".to_owned()];
+        }
+        // One output that swallows everything swallows it for the others too.
+        if outputs.iter().any(|output| output == "/dev/null") {
+            outputs = vec!["/dev/null".to_owned()];
+        }
+        let level = Level::parse(&given.text("log-level"))?;
+        let format = match given.text("log-format").as_str() {
+            "json" | "" => Format::Json,
+            "console" => Format::Console,
+            other => return Err(format!("unknown log format: {other}, supported values json, console")),
+        };
+        Ok(Options { level, format, outputs })
+    }
+
+    fn open(&self) -> Result<Vec<Box<dyn Write + Send>>, String> {
+        let open = |output: &String| -> Result<Box<dyn Write + Send>, String> {
+            match output.as_str() {
+                "stderr" => Ok(Box::new(io::stderr())),
+                "stdout" => Ok(Box::new(io::stdout())),
+                path => match OpenOptions::new().append(true).create(true).open(path) {
+                    Ok(file) => Ok(Box::new(file)),
+                    Err(error) => Err(format!("couldn't open sink {path:?}: {error}")),
+                },
+            }
+        };
+        self.outputs.iter().map(open).collect()
+    }
+}
+
+/// The log of this process. There is one, since `tracing` has one subscriber and the panic hook is one.
+static LOG: OnceLock<Log> = OnceLock::new();
+
+struct Log {
+    level: Level,
+    format: Format,
+    queue: Queue,
+}
+
+/// Starts the log: from here on `tracing` events and panics arrive in it.
+///
+/// # Errors
+/// An output that cannot be opened, or a second call.
+pub(crate) fn start(options: &Options) -> Result<(), String> {
+    let outputs = options.open()?;
+    let log = Log { level: options.level, format: options.format, queue: Queue::start(outputs, QUEUE_BYTES) };
+    if LOG.set(log).is_err() {
+        return Err("the log was started twice".to_owned());
+    }
+    let subscriber = tracing_subscriber::registry().with(ToLog);
+    tracing::subscriber::set_global_default(subscriber).map_err(|error| error.to_string())?;
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("panic");
+        let place = panic.location().map(ToString::to_string).unwrap_or_default();
+        let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
+        let backtrace = std::backtrace::Backtrace::capture();
+        let stacktrace = match backtrace.status() {
+            std::backtrace::BacktraceStatus::Captured => backtrace.to_string(),
+            _ => String::new(),
+        };
+        tracing::error!(target: PANIC, at = place, thread, stacktrace, "{message}");
+        finish();
+    }));
+    Ok(())
+}
+
+/// Writes a line that was made before there was a log.
+pub(crate) fn note(note: &Note) {
+    let Some(log) = LOG.get() else { return };
+    if note.level < log.level {
+        return;
+    }
+    let mut line = Line::new(log.format, note.level, SystemTime::now(), note.at.file(), note.at.line());
+    line.message(&note.message);
+    for (name, value) in &note.fields {
+        line.field(name, value.clone());
+    }
+    log.queue.push(line.end());
+}
+
+/// Waits until everything logged so far is written, or its reader has shown for some seconds that it is not
+/// going to take it. To be called before the process ends.
+pub(crate) fn finish() {
+    if let Some(log) = LOG.get() {
+        log.queue.drain();
+    }
+}
+
+/// The end of every `tracing` event.
+struct ToLog;
+
+impl<S: Subscriber> Layer<S> for ToLog {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        let level = level_of(metadata);
+        let wanted = LOG.get().is_some_and(|log| level >= log.level);
+        wanted && (level >= Level::Warn || !line::is_foreign(metadata.target()))
+    }
+
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let Some(log) = LOG.get() else { return };
+        let metadata = event.metadata();
+        let mut line = Line::new(
+            log.format,
+            level_of(metadata),
+            SystemTime::now(),
+            metadata.file().unwrap_or_default(),
+            metadata.line().unwrap_or_default(),
+        );
+        event.record(&mut Fields(&mut line));
+        log.queue.push(line.end());
+    }
+}
+
+fn level_of(metadata: &Metadata<'_>) -> Level {
+    match (*metadata.level(), metadata.target()) {
+        (tracing::Level::ERROR, FATAL) => Level::Fatal,
+        (tracing::Level::ERROR, PANIC) => Level::Panic,
+        (tracing::Level::ERROR, _) => Level::Error,
+        (tracing::Level::WARN, _) => Level::Warn,
+        (tracing::Level::INFO, _) => Level::Info,
+        _ => Level::Debug,
+    }
+}
+
+/// Hands an event's fields to a line.
+struct Fields<'a>(&'a mut Line);
+
+impl Visit for Fields<'_> {
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.0.field(field.name(), value.into());
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.field(field.name(), value.into());
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.field(field.name(), value.into());
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.field(field.name(), value.into());
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.text(field.name(), value);
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.0.text(field.name(), &value.to_string());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        let text = format!("{value:?}");
+        match text.starts_with('[').then(|| serde_json::from_str(&text)) {
+            Some(Ok(list)) => self.0.field(field.name(), list),
+            _ => self.0.text(field.name(), &text),
+        }
+    }
+}
