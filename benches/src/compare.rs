@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
 
-use crate::metric::{Sample, Target, Verdict, median};
+use crate::metric::{Metric, Sample, Target, Verdict, median};
 use crate::process::{Program, Server};
 use crate::procfs::Probe;
 use crate::rows::{Row, Settings, Subject};
@@ -87,6 +87,8 @@ pub(crate) struct Judged {
     pub(crate) etcd: Option<f64>,
     /// Cairn's median.
     pub(crate) cairn: Option<f64>,
+    /// Cairn's over etcd's.
+    pub(crate) ratio: Option<f64>,
     /// The verdict.
     pub(crate) verdict: Verdict,
 }
@@ -112,9 +114,21 @@ impl Outcome {
                 if self.reduced && self.row.sized && verdict != Verdict::Unknown {
                     verdict = Verdict::Reduced;
                 }
-                Judged { target: *target, etcd: theirs, cairn: ours, verdict }
+                let ratio =
+                    ours.zip(theirs).filter(|(_, etcd)| *etcd > 0.0).map(|(cairn, etcd)| cairn / etcd);
+                Judged { target: *target, etcd: theirs, cairn: ours, ratio, verdict }
             })
             .collect()
+    }
+
+    /// The lowest and the highest ratio to etcd that any one round gave: how far to trust the median.
+    pub(crate) fn round_ratios(&self, metric: Metric) -> Option<(f64, f64)> {
+        let pairs = self.of(CAIRN)?.rounds.iter().zip(&self.of(ETCD)?.rounds);
+        let ratios = pairs.filter_map(|(cairn, etcd)| Some(cairn.get(metric)? / etcd.get(metric)?));
+        let ratios: Vec<f64> = ratios.filter(|ratio| ratio.is_finite()).collect();
+        let (low, high) =
+            (ratios.iter().copied().reduce(f64::min)?, ratios.iter().copied().reduce(f64::max)?);
+        Some((low, high))
     }
 }
 
@@ -153,4 +167,40 @@ pub(crate) fn run_row(
         failure,
     });
     Some(Outcome { row, results: results.collect(), reduced: settings.reduced })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::rows::ROWS;
+
+    #[test]
+    fn the_spread_is_over_rounds_of_one_run() {
+        let result = |system, cpus: &[f64]| SystemResult {
+            system,
+            rounds: cpus.iter().map(|cpu| Sample([(Metric::Cpu, *cpu)].into())).collect(),
+            median: Sample::default(),
+            failure: None,
+        };
+        let results = vec![result(ETCD, &[2.0, 4.0, 1.0]), result(CAIRN, &[1.0, 1.0, 2.0])];
+        let outcome = Outcome { row: &ROWS[0], results, reduced: false };
+        assert_eq!(outcome.round_ratios(Metric::Cpu), Some((0.25, 2.0)));
+        assert_eq!(outcome.round_ratios(Metric::P99), None);
+    }
+
+    #[test]
+    fn the_bare_service_and_running_endpoints_take_only_what_they_can() {
+        let program = Program { binary: "x".into(), flavor: crate::process::Flavor::Bare, scratch: None };
+        let bare = System { name: BARE, version: None, source: Source::Start(program) };
+        let source = Source::Running("127.0.0.1:1".parse().unwrap(), Probe::default());
+        let running = System { name: "endpoint", version: None, source };
+        let takers = |system: &System| {
+            let names = ROWS.iter().filter(|row| system.takes(row)).map(|row| row.name);
+            names.collect::<Vec<_>>()
+        };
+        assert_eq!(takers(&bare), ["put-1000", "get-serializable-1000"]);
+        assert_eq!(takers(&running).len(), ROWS.len() - 1);
+        assert!(!takers(&running).contains(&"first-put"));
+    }
 }

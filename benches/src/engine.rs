@@ -17,6 +17,9 @@ use crate::procfs::Probe;
 /// How long a thread may take past the window's end to get its last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(30);
 
+/// How long work without a time limit may take.
+const LONGEST_WORK: Duration = Duration::from_secs(1800);
+
 /// When a measurement ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Run {
@@ -123,20 +126,19 @@ pub(crate) fn measure<T: Send>(
                 })
             })
             .collect();
-        let opened = gate.open(plan);
-        let mut usage = None;
-        if let Some(window) = opened {
-            sleep_until(window.start);
-            let (began, cpu) = (Instant::now(), probe.cpu_seconds());
-            if let Some(end) = window.end {
-                sleep_until(end);
-                usage = Some(used(probe, began, cpu));
-            }
-            let results = join(threads)?;
-            return Ok((usage.unwrap_or_else(|| used(probe, began, cpu)), results));
+        let Some(window) = gate.open(plan) else {
+            join(threads)?;
+            bail!("setup failed");
+        };
+        sleep_until(window.start);
+        let (began, cpu) = (Instant::now(), probe.cpu_seconds());
+        if let Some(end) = window.end {
+            sleep_until(end);
+            let usage = used(probe, began, cpu);
+            return Ok((usage, join(threads)?));
         }
-        join(threads)?;
-        bail!("setup failed")
+        let results = join(threads)?;
+        Ok((used(probe, began, cpu), results))
     })
 }
 
@@ -148,13 +150,7 @@ fn run_shard<T>(gate: &Gate, body: impl Future<Output = Result<T>>) -> Result<T>
         loop {
             tokio::select! {
                 result = &mut body => return result,
-                () = tokio::time::sleep(Duration::from_secs(1)) => {
-                    let window = gate.window();
-                    let late = window.and_then(|window| window.end).is_some_and(|end| end.elapsed() > LAST_ANSWERS);
-                    if late {
-                        bail!("no answer within {} s of the end of the load", LAST_ANSWERS.as_secs());
-                    }
-                }
+                () = tokio::time::sleep(Duration::from_secs(1)) => gate.check_patience()?,
             }
         }
     })
@@ -252,8 +248,19 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    fn window(&self) -> Option<Window> {
-        self.lock().window
+    /// An error once the load should long have ended: a server that has lost an answer, or an event,
+    /// would otherwise keep the driver waiting for ever.
+    fn check_patience(&self) -> Result<()> {
+        let Some(window) = self.lock().window else { return Ok(()) };
+        match window.end {
+            Some(end) if end.elapsed() > LAST_ANSWERS => {
+                bail!("no answer within {} s of the end of the load", LAST_ANSWERS.as_secs())
+            }
+            None if window.start.elapsed() > LONGEST_WORK => {
+                bail!("the work is not done after {} s", LONGEST_WORK.as_secs())
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -43,6 +43,7 @@ mod cli;
 mod client;
 mod compare;
 mod engine;
+mod interrupt;
 mod keys;
 mod load;
 mod metric;
@@ -60,6 +61,11 @@ use anyhow::{Context, Result};
 
 use cli::{Measure, Task};
 use report::Head;
+
+/// Cairn's allocator, so that the bare service is the same stack with nothing behind it; and a driver
+/// that allocates cheaply leaves more of the machine to the server.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let done = cli::parse().and_then(|task| match task {
@@ -82,6 +88,7 @@ fn main() -> ExitCode {
 
 /// Runs all rows, printing each as it ends; false when `--check` found something wanting.
 fn measure(task: &Measure) -> Result<bool> {
+    interrupt::watch()?;
     let head = Head { systems: &task.systems, settings: &task.settings, rounds: task.rounds };
     let only_json = task.json.as_deref() == Some(Path::new("-"));
     let say = |text: String| {

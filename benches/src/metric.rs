@@ -26,6 +26,10 @@ pub(crate) enum Metric {
     PeakRss,
     /// Allocated bytes of the data directory.
     Disk,
+    /// Peak resident set in bytes while a million keys were put.
+    LoadRss,
+    /// Peak resident set in bytes after the restart with them.
+    RestartRss,
     /// Seconds from the spawn after a kill to the first linearizable read.
     Restart,
     /// Seconds from the spawn on an empty directory to the first put.
@@ -48,8 +52,17 @@ use Metric::*;
 pub(crate) const COLUMNS: [Metric; 8] = [Throughput, P50, P99, P999, Cpu, PerCpu, PeakRss, Disk];
 
 /// The figures of a few rows only.
-pub(crate) const EXTRAS: [Metric; 7] =
-    [Restart, FirstPut, ListGrowth, P99Before, P99During, CompactionSlowdown, CompactionTime];
+pub(crate) const EXTRAS: [Metric; 9] = [
+    LoadRss,
+    RestartRss,
+    Restart,
+    FirstPut,
+    ListGrowth,
+    P99Before,
+    P99During,
+    CompactionSlowdown,
+    CompactionTime,
+];
 
 impl Metric {
     /// Name in JSON; carries the unit.
@@ -63,6 +76,8 @@ impl Metric {
             PerCpu => "operations_per_cpu_second",
             PeakRss => "peak_rss_bytes",
             Disk => "disk_bytes",
+            LoadRss => "load_peak_rss_bytes",
+            RestartRss => "restart_peak_rss_bytes",
             Restart => "restart_seconds",
             FirstPut => "first_put_seconds",
             ListGrowth => "list_rss_growth_bytes",
@@ -84,6 +99,8 @@ impl Metric {
             PerCpu => "ops/CPU s",
             PeakRss => "peak RSS",
             Disk => "disk",
+            LoadRss => "peak RSS loading",
+            RestartRss => "peak RSS after the restart",
             Restart => "restart to first read",
             FirstPut => "empty directory to first put",
             ListGrowth => "RSS growth",
@@ -100,7 +117,7 @@ impl Metric {
             Throughput | PerCpu => thousands(value),
             P50 | P99 | P999 | Restart | FirstPut | P99Before | P99During | CompactionTime => time(value),
             Cpu => format!("{value:.2}"),
-            PeakRss | Disk | ListGrowth => format!("{:.0} MB", value / 1e6),
+            PeakRss | LoadRss | RestartRss | Disk | ListGrowth => format!("{:.0} MB", value / 1e6),
             CompactionSlowdown => format!("{value:.2}"),
         }
     }

@@ -14,6 +14,7 @@ use api::etcdserverpb::{PutRequest, RangeRequest};
 use tempfile::TempDir;
 
 use crate::client::{Connection, converse};
+use crate::interrupt;
 use crate::procfs::Probe;
 
 /// A server that has not answered by then is taken for dead.
@@ -87,6 +88,8 @@ impl Server {
     /// Ends it without warning, as `kill -9` does.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
+            // Forgotten before it is waited for: from then on its id may be another's.
+            interrupt::forget(child.id());
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -120,6 +123,7 @@ impl Server {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {}", self.program.binary.display()))?;
+        interrupt::remember(child.id(), self.home.path());
         self.child = Some(child);
         while converse(ask(self.client, first)).is_err() {
             if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
@@ -193,11 +197,12 @@ fn free_addresses() -> Result<(SocketAddr, SocketAddr)> {
     Ok((one.local_addr()?, other.local_addr()?))
 }
 
-/// The first line that a binary's `--version` prints.
+/// What a binary's `--version` prints first, and the line with which Cairn adds its own version.
 pub(crate) fn version(binary: &Path) -> Option<String> {
     let output = Command::new(binary).arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().next().map(str::to_owned)
+    let own = text.lines().skip(1).find(|line| line.to_lowercase().starts_with("cairn"));
+    Some(text.lines().take(1).chain(own).collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

@@ -45,7 +45,8 @@ pub(crate) fn row(outcome: &Outcome) -> String {
             table.push(line(name, COLUMNS.map(|metric| ratio(&above.median, &below.median, metric))));
         }
     }
-    let mut text = format!("{}: {}\n{}", outcome.row.name, outcome.row.title, align(&table));
+    let size = if outcome.reduced && outcome.row.sized { " (a tenth of that)" } else { "" };
+    let mut text = format!("{}: {}{size}\n{}", outcome.row.name, outcome.row.title, align(&table));
     for metric in EXTRAS {
         let values: Vec<String> = outcome
             .results
@@ -84,19 +85,22 @@ fn ratio(above: &Sample, below: &Sample, metric: Metric) -> String {
 
 /// All targets with their figures and verdicts; empty when nothing was judged.
 pub(crate) fn verdicts(outcomes: &[Outcome]) -> String {
-    let titles = ["row", "figure", "etcd", "cairn", "ratio", "target", ""];
+    let titles = ["row", "figure", "etcd", "cairn", "ratio", "by round", "target", ""];
     let mut table = vec![titles.map(str::to_owned).to_vec()];
     for outcome in outcomes {
         for judged in outcome.judge() {
             let metric = judged.target.metric;
             let show = |value: Option<f64>| value.map_or("-".to_owned(), |value| metric.show(value));
-            let ratio = judged.cairn.zip(judged.etcd).filter(|(_, etcd)| *etcd > 0.0);
+            let ratio = judged.ratio.map_or("-".to_owned(), |ratio| format!("{ratio:.2} x"));
+            let rounds = outcome.round_ratios(metric);
+            let spread = rounds.map_or("-".to_owned(), |(low, high)| format!("{low:.2} - {high:.2}"));
             table.push(vec![
                 outcome.row.name.to_owned(),
                 metric.heading().to_owned(),
                 show(judged.etcd),
                 show(judged.cairn),
-                ratio.map_or("-".to_owned(), |(cairn, etcd)| format!("{:.2} x", cairn / etcd)),
+                ratio,
+                spread,
                 judged.target.show(),
                 judged.verdict.mark().to_owned(),
             ]);
@@ -172,7 +176,7 @@ fn row_json(outcome: &Outcome) -> Value {
                 "target": judged.target.show(),
                 "etcd": judged.etcd,
                 "cairn": judged.cairn,
-                "ratio": judged.cairn.zip(judged.etcd).map(|(cairn, etcd)| cairn / etcd),
+                "ratio": judged.ratio,
                 "verdict": judged.verdict.mark(),
             })
         })
@@ -221,9 +225,9 @@ put-1000: put, 1,000 clients on 50 connections
     fn verdicts_name_what_falls_short() {
         let outcomes = [outcome("put-1000", &[(ETCD, 20_000.0, 0.05), (CAIRN, 30_000.0, 0.025)], false)];
         let wanted = "\
-row          figure     etcd    cairn   ratio         target
-put-1000  ops/CPU s   20,000   30,000  1.50 x  >= 2.0 x etcd  FALLS SHORT
-put-1000        p99  50.0 ms  25.0 ms  0.50 x  <= 1.0 x etcd         pass
+row          figure     etcd    cairn   ratio     by round         target
+put-1000  ops/CPU s   20,000   30,000  1.50 x  1.50 - 1.50  >= 2.0 x etcd  FALLS SHORT
+put-1000        p99  50.0 ms  25.0 ms  0.50 x  0.50 - 0.50  <= 1.0 x etcd         pass
 ";
         assert_eq!(verdicts(&outcomes), wanted);
         assert_eq!(score(&outcomes), (1, 2));

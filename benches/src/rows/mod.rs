@@ -232,6 +232,7 @@ pub(crate) static ROWS: [Row; 19] = [
     Row {
         name: "list-put",
         title: "put, 5,000/s offered, beside lists of 50,000 keys",
+        sized: true,
         run: pause::lists,
         ..PLAIN
     },
