@@ -18,7 +18,7 @@ use api::mvccpb;
 use bytes::Bytes;
 use common::{Change, Dice, Memory};
 use prost::Message;
-use watch::{Event, Filters, History, Hub, Options, StreamId, WatchRequest};
+use watch::{Event, Filters, Hub, Options, StreamId, WatchRequest};
 
 /// What the client knows of one of its watchers.
 #[derive(Debug)]
@@ -40,6 +40,10 @@ struct Peer {
     expected: VecDeque<Expected>,
     /// For each unanswered progress request, the revision that the answer must reach.
     progress: VecDeque<i64>,
+    /// There was a time without watchers, and requests that waited then need not be answered.
+    excused: bool,
+    /// A canceled watcher of which one response had been sent in part.
+    torn: Option<i64>,
 }
 
 enum Expected {
@@ -93,7 +97,7 @@ impl Life {
         let id = self.hub.open_stream();
         let (watchers, ended) = (BTreeMap::new(), Vec::new());
         let (expected, progress) = (VecDeque::new(), VecDeque::new());
-        self.peers.push(Peer { id, watchers, ended, expected, progress });
+        self.peers.push(Peer { id, watchers, ended, expected, progress, excused: false, torn: None });
     }
 
     fn act(&mut self) {
@@ -173,14 +177,15 @@ impl Life {
         let filters = Filters { no_put: flag(8), no_delete: flag(8) };
         let (prev_kv, progress_notify, fragment) = (flag(3), flag(2), flag(2));
         let watch_id = if flag(3) { self.dice.roll(8) as i64 - 2 } else { 0 };
+        // A watcher under the id -1 makes notifications look like answers for the whole stream.
+        let progress_notify = progress_notify && watch_id != -1;
         let request =
             WatchRequest { range, start_revision, filters, prev_kv, progress_notify, fragment, watch_id };
-        let taken = |peer: &Peer| {
-            let answered = peer.watchers.contains_key(&watch_id) || peer.ended.contains(&watch_id);
-            let waiting =
-                |expected: &Expected| matches!(expected, Expected::Created(_, id) if *id == watch_id);
-            answered || peer.expected.iter().any(waiting)
-        };
+        // While an answer is out the client cannot know which ids are taken.
+        if watch_id != 0 && !self.peers[peer].expected.is_empty() {
+            return;
+        }
+        let taken = |peer: &Peer| peer.watchers.contains_key(&watch_id) || peer.ended.contains(&watch_id);
         let peer = &mut self.peers[peer];
         self.hub.create(peer.id, request.clone(), current);
         peer.expected.push_back(if start_revision < 0 {
@@ -202,15 +207,19 @@ impl Life {
         let ids: Vec<i64> = peer.watchers.keys().chain(&peer.ended).copied().collect();
         let Some(&id) = ids.get(self.dice.roll(ids.len() as u64 + 1) as usize) else { return };
         self.hub.cancel(peer.id, id, self.store.revision);
-        peer.watchers.remove(&id);
+        if peer.watchers.remove(&id).is_some_and(|client| !client.parts.is_empty()) {
+            peer.torn = Some(id);
+        }
         peer.ended.retain(|&ended| ended != id);
+        peer.excused |= peer.watchers.is_empty();
         peer.expected.push_back(Expected::Canceled(id));
     }
 
     fn ask_progress(&mut self, peer: usize) {
         let peer = &mut self.peers[peer];
         self.hub.request_progress(peer.id, self.store.revision);
-        if peer.expected.is_empty() && peer.watchers.is_empty() {
+        let created = |expected: &Expected| matches!(expected, Expected::Created(..));
+        if peer.watchers.is_empty() && !peer.expected.iter().any(created) {
             return;
         }
         peer.progress.push_back(self.store.revision);
@@ -260,8 +269,8 @@ impl Life {
                 let missing = wanted(&self.store, &client.request, client.next, current);
                 assert!(missing.is_empty(), "{id} has not been sent {missing:?}: {client:?}");
             }
-            let future = peer.watchers.values().any(|client| client.next > current + 1);
-            if !peer.watchers.is_empty() && !future {
+            let future = peer.watchers.values().any(|client| client.request.start_revision > current);
+            if !peer.watchers.is_empty() && !future && !peer.excused {
                 assert!(peer.progress.is_empty(), "progress requests were lost: {:?}", peer.progress);
             }
         }
@@ -282,6 +291,7 @@ impl Peer {
         if response.canceled && response.compact_revision != 0 {
             let client = self.watchers.remove(&id).unwrap();
             self.ended.push(id);
+            self.excused |= self.watchers.is_empty();
             let compact = response.compact_revision;
             assert!(compact <= store.compact && revision == 0 && response.cancel_reason.is_empty());
             assert!(client.next < compact, "{id} needs {} and was ended at {compact}", client.next);
@@ -296,6 +306,10 @@ impl Peer {
         }
         if response.events.is_empty() {
             return self.progressed(id, revision, store);
+        }
+        if self.torn == Some(id) {
+            self.torn = response.fragment.then_some(id);
+            return "torn";
         }
         let client = self.watchers.get_mut(&id).unwrap_or_else(|| panic!("not ours: {response:?}"));
         client.events(response, revision, store, options)
@@ -321,10 +335,8 @@ impl Peer {
     }
 
     fn progressed(&mut self, id: i64, revision: i64, store: &Memory) -> &'static str {
-        // A watcher may have chosen the id -1, and then the answers for all look like its own.
         let of_one = self.watchers.get(&id).is_some_and(|client| client.request.progress_notify);
-        let floor = self.progress.front().copied();
-        if id == -1 && (!of_one || floor.is_some_and(|floor| floor <= revision)) {
+        if id == -1 {
             let floor = self.progress.pop_front().expect("someone asked");
             assert!(floor <= revision, "asked at {floor}, answered {revision}");
             self.watchers.values_mut().for_each(|client| client.bookmark(revision, store));
@@ -365,8 +377,7 @@ impl Client {
             assert_eq!(kv.encode_to_vec(), wanted.record);
             assert_eq!(event.r#type == mvccpb::event::EventType::Delete as i32, wanted.tombstone);
             let before = wanted.revision.main - 1;
-            let everything = Memory { events: store.events.clone(), ..Memory::default() };
-            let truth = everything.value_at(&wanted.key, before).unwrap();
+            let truth = store.truth(&wanted.key, before);
             match &event.prev_kv {
                 Some(prev) => assert_eq!(Some(prev.encode_to_vec()), truth.map(|record| record.to_vec())),
                 None => assert!(!self.request.prev_kv || truth.is_none() || before < store.compact),

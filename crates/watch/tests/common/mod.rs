@@ -84,6 +84,13 @@ impl Memory {
         self.events[start..].to_vec()
     }
 
+    /// The record of a key at a revision, compacted or not.
+    pub fn truth(&self, key: &Bytes, revision: i64) -> Option<Bytes> {
+        let end = self.events.partition_point(|event| event.revision.main <= revision);
+        let last = self.events[..end].iter().rev().find(|event| event.key == *key);
+        last.filter(|event| !event.tombstone).map(|event| event.record.clone())
+    }
+
     /// Forgets what compaction at `revision` forgets: the list stays, the reads below are refused.
     pub fn compact(&mut self, revision: i64) {
         assert!(revision <= self.revision, "cannot compact the future");
@@ -141,9 +148,7 @@ impl History for Memory {
         if revision < self.compact {
             return Ok(None);
         }
-        let end = self.events.partition_point(|event| event.revision.main <= revision);
-        let last = self.events[..end].iter().rev().find(|event| event.key == *key);
-        Ok(last.filter(|event| !event.tombstone).map(|event| event.record.clone()))
+        Ok(self.truth(key, revision))
     }
 
     fn compact_revision(&self) -> i64 {
