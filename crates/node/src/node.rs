@@ -94,7 +94,8 @@ impl Node {
             self.writes.push_back(Write { id, since: self.now, must_sync, promises: Vec::new() });
         }
         send(ready.messages, effects);
-        match self.writes.back_mut() {
+        // A write that needs no sync bears no promise, and may stay unacknowledged for long.
+        match self.writes.iter_mut().rfind(|write| write.must_sync) {
             Some(write) => write.promises.extend(ready.promises),
             None => send(ready.promises, effects),
         }

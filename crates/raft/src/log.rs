@@ -348,7 +348,8 @@ impl Log {
         };
         let must_sync = promise || !entries.is_empty() || snapshot.is_some();
         // A commit index alone is a hint to the next start; it waits for company, or for a tick.
-        if !must_sync && !(must && hard_state != issued) {
+        let wanted = must_sync || must && hard_state != issued;
+        if !wanted {
             return None;
         }
         let id = self.next_write;

@@ -4,6 +4,7 @@ use crate::config::Config;
 use crate::log::{CatchUp, Log};
 use crate::membership::{ConfChangeV2, MembershipError};
 use crate::message::{Body, Candidacy, Message};
+use crate::quorum::{Verdict, verdict_jointly};
 use crate::ready::{DropReason, Proposal, ReadOutcome, Ready, SoftState};
 use crate::rng::Rng;
 use crate::role::{Follower, Role, Round};
@@ -193,22 +194,21 @@ impl Raft {
         if let Body::ReadIndex { context } = message.body {
             return self.step_read_index(message.from, context);
         }
-        if message.from == self.config.id && message.body != Body::TransferLeader {
+        let to_lead = message.body == Body::TransferLeader;
+        if message.term == Term(0) || message.from == self.config.id && !to_lead {
             return;
         }
         self.dirty = true;
         if message.term > self.term && !self.enter_term(&message) {
             return;
         }
-        if message.term < self.term && message.term != Term(0) {
+        if message.term < self.term {
             return self.answer_from_the_past(&message);
         }
         match (message.body, &self.role) {
             (Body::Vote(show), _) => self.step_vote(message.from, message.term, show, false),
             (Body::PreVote(show), _) => self.step_vote(message.from, message.term, show, true),
             (Body::TransferLeader, _) => self.transfer_leader(message.from),
-            // Everything else belongs to this term and must name it.
-            _ if message.term == Term(0) => {}
             (Body::PreVoteResponse { reject }, Role::Candidate(_)) => {
                 self.step_vote_response(message.from, message.term, reject, true);
             }
@@ -402,7 +402,8 @@ impl Raft {
     pub fn stalled(&mut self) {
         self.dirty = true;
         self.silence = 0;
-        let alone = self.membership.members() == [self.config.id];
+        let own_vote = |id| Some(id == self.config.id);
+        let alone = verdict_jointly(self.membership.sides(), own_vote) == Verdict::Won;
         if matches!(self.role, Role::Leader(_)) && !alone {
             self.become_follower(self.term, None);
         }

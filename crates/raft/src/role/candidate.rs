@@ -43,12 +43,9 @@ impl Raft {
         if self.may_campaign() && !self.log.has_unapplied_conf_change() {
             let round = if self.config.pre_vote { Round::Pre } else { Round::real() };
             self.start_campaign(round);
-        } else {
+        } else if self.leader().is_some() {
             // Somebody else has to do it; what is clear is that nobody leads.
-            self.silence = self.silence.max(self.config.election_ticks);
-            if self.leader().is_some() {
-                self.forget_leader();
-            }
+            self.forget_leader();
         }
     }
 

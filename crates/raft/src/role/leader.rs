@@ -73,8 +73,10 @@ impl Raft {
             if transfer.ticks >= self.config.election_ticks {
                 leader.transfer = None;
                 self.dirty = true;
+                self.leave_joint();
             }
         }
+        let Role::Leader(leader) = &mut self.role else { return };
         if leader.since_check >= self.config.election_ticks {
             leader.since_check = 0;
             if self.config.check_quorum && !self.quorum_is_active() {
@@ -274,13 +276,16 @@ impl Raft {
         self.become_follower(self.term, None);
     }
 
-    /// The voter that is heard of and has most of the log, at least up to `needed`.
+    /// The best voter that has the log up to `needed`: one heard of lately, and with most of it.
     fn best_successor(&self, needed: Index) -> Option<NodeId> {
         let Role::Leader(leader) = &self.role else { return None };
-        let able = leader.progress.iter().filter(|(id, progress)| {
-            self.membership.voters.contains(id) && progress.active && progress.matched >= needed
-        });
-        able.max_by_key(|(id, progress)| (progress.matched, std::cmp::Reverse(**id))).map(|(id, _)| *id)
+        let able = leader
+            .progress
+            .iter()
+            .filter(|(id, progress)| self.membership.voters.contains(id) && progress.matched >= needed);
+        let merit =
+            |id: &NodeId, progress: &Progress| (progress.active, progress.matched, std::cmp::Reverse(*id));
+        able.max_by_key(|(id, progress)| merit(id, progress)).map(|(id, _)| *id)
     }
 
     /// Hands over to a voter whose disk is ahead of this member's own; true if there is one. Called

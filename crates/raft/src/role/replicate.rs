@@ -7,7 +7,7 @@ use super::Role;
 use crate::message::{Body, Rejection};
 use crate::progress::{Flow, Progress, WindowLimit};
 use crate::raft::Raft;
-use crate::types::{Index, NodeId, Snapshot};
+use crate::types::{NodeId, Snapshot};
 
 impl Raft {
     /// Sends everyone what they may be sent.
@@ -113,12 +113,10 @@ impl Raft {
     }
 
     pub(crate) fn send_snapshot(&mut self, to: NodeId, snapshot: Snapshot) {
-        let (begin, applied) = (self.log.begin(), self.log.applied());
+        let (begin, commit) = (self.log.begin(), self.log.commit());
         let (index, term) = (snapshot.meta.index, snapshot.meta.term);
-        assert!(
-            index <= applied || !matches!(self.role, Role::Leader(_)),
-            "a snapshot at {index} cannot be of a machine that has applied {applied}"
-        );
+        // The machine may be ahead of what it has reported as applied, but not of this.
+        assert!(index <= commit, "a snapshot at {index}, but only {commit} is committed");
         let known = self.log.term(index);
         let Some(progress) = self.progress(to) else { return };
         let Flow::Snapshot { sent, ticks } = &mut progress.flow else { return };
@@ -164,11 +162,5 @@ impl Raft {
     fn progress(&mut self, id: NodeId) -> Option<&mut Progress> {
         let Role::Leader(leader) = &mut self.role else { return None };
         leader.progress.get_mut(&id)
-    }
-
-    /// Asserts nothing; for callers that want to know how far a member is known to be.
-    pub fn matched(&self, id: NodeId) -> Option<Index> {
-        let Role::Leader(leader) = &self.role else { return None };
-        leader.progress.get(&id).map(|progress| progress.matched)
     }
 }

@@ -1,0 +1,229 @@
+//! Runs the scripts in `golden/`: commands, a line `---`, and all that happened. `UPDATE_GOLDEN=1`
+//! rewrites what happened, to be read in review.
+//!
+//! ```text
+//! cluster voters=1,2,3 [learners=4] [outsiders=5] [pre_vote=off] [check_quorum=off] [window=2]
+//!         [append=BYTES] [uncommitted=BYTES] [catch_up=N] [reads=N]
+//! campaign 1 | tick 1 20 | propose 1 a b | read 1 7 | transfer 1 2 | stalled 1 | handover 1
+//! change 1 [joint|explicit] v4 l5 r3 | change 1 leave       voter, learner, remove; leave
+//! deliver [1>2 ...] | lose [1>2 ...]      waiting messages, all or those on these links
+//! cut 1>2 1-3 | isolate 1 | heal          links that lose everything from now on
+//! hold 1 disk|apply | release 1 | sync 1 | crash 1 | restart 1
+//! hold-snapshots | snapshots | unreachable 1 2 | snapshot-arrived 1 2 | snapshot-lost 1 2
+//! send 2>1 t3 MsgAppResp matched 4        a forged message
+//! log 1 | peers 1 | conf 1 | quiet CMD    quiet: do it, write nothing down
+//! ```
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use raft::*;
+use std::fmt::Write as _;
+use std::path::Path;
+use support::Cluster;
+
+#[test]
+fn golden_scripts() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
+    let mut files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+    files.sort();
+    assert!(!files.is_empty());
+    let mut wrong = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let result = run(&text);
+        if result != text {
+            if update {
+                std::fs::write(&file, result).unwrap();
+            } else {
+                println!("{}: now\n{result}", file.display());
+                wrong.push(file);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "these scripts end otherwise: {wrong:?}");
+}
+
+/// The script with each block's output as it is now. Blocks are separated by empty lines.
+fn run(text: &str) -> String {
+    let mut cluster = Cluster::default();
+    let blocks = text.trim_end().split("\n\n").map(|block| {
+        let commands = block.split("\n---").next().unwrap();
+        let lines = commands.lines().filter(|line| !line.starts_with('#'));
+        let mut acted = false;
+        for line in lines {
+            acted = true;
+            command(&mut cluster, line);
+        }
+        let trace = std::mem::take(&mut cluster.trace);
+        if acted { format!("{commands}\n---\n{trace}").trim_end().to_string() } else { commands.to_string() }
+    });
+    blocks.collect::<Vec<_>>().join("\n\n") + "\n"
+}
+
+fn command(cluster: &mut Cluster, line: &str) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (verb, rest) = words.split_first().unwrap();
+    let id = |at: usize| rest[at].parse::<u64>().unwrap_or_else(|_| panic!("a member in {line:?}"));
+    match *verb {
+        "quiet" => {
+            let kept = cluster.trace.len();
+            command(cluster, &rest.join(" "));
+            cluster.trace.truncate(kept);
+        }
+        "cluster" => *cluster = build(rest),
+        "campaign" => cluster.campaign(id(0)),
+        "tick" => cluster.tick(id(0), id(1)),
+        "propose" => {
+            let proposals = rest[1..].iter().zip(1..).map(|(text, id)| {
+                let data = match text.strip_prefix("bytes=") {
+                    Some(len) => vec![b'x'; len.parse().unwrap()],
+                    None => text.as_bytes().to_vec(),
+                };
+                Proposal { id, kind: EntryKind::Normal, data: data.into() }
+            });
+            let proposals = proposals.collect();
+            cluster.with(id(0), |raft| raft.propose(proposals));
+        }
+        "change" => {
+            let change = change(&rest[1..]);
+            cluster.change(id(0), &change);
+        }
+        "read" => cluster.with(id(0), |raft| raft.read_index(ReadId(id(1)))),
+        "transfer" => cluster.with(id(0), |raft| raft.transfer_leader(NodeId(id(1)))),
+        "stalled" => cluster.with(id(0), Raft::stalled),
+        "handover" => {
+            cluster.with(id(0), Raft::hand_over);
+        }
+        "deliver" => cluster.deliver_where(|m| on(rest, m)),
+        "lose" => {
+            let lost = cluster.lose_where(|m| on(rest, m));
+            writeln!(cluster.trace, "{lost} lost").unwrap();
+        }
+        "cut" => rest.iter().for_each(|link| {
+            let (a, b) = link.split_once(['>', '-']).unwrap();
+            let (a, b) = (a.parse().unwrap(), b.parse().unwrap());
+            cluster.cut(a, b);
+            if link.contains('-') {
+                cluster.cut(b, a);
+            }
+        }),
+        "isolate" => cluster.isolate(id(0)),
+        "heal" => cluster.heal(),
+        "hold" => {
+            let member = cluster.members.get_mut(&NodeId(id(0))).unwrap();
+            match rest[1] {
+                "disk" => member.hold_disk = true,
+                _ => member.hold_apply = true,
+            }
+        }
+        "release" => {
+            let member = cluster.members.get_mut(&NodeId(id(0))).unwrap();
+            (member.hold_disk, member.hold_apply) = (false, false);
+            cluster.release(id(0));
+        }
+        "sync" => cluster.sync(id(0)),
+        "crash" => cluster.crash(id(0)),
+        "restart" => cluster.restart(id(0)),
+        "hold-snapshots" => cluster.hold_snapshots = true,
+        "snapshots" => {
+            cluster.hold_snapshots = false;
+            cluster.make_snapshots();
+        }
+        "unreachable" => cluster.with(id(0), |raft| raft.report_unreachable(NodeId(id(1)))),
+        "snapshot-arrived" => cluster.with(id(0), |raft| raft.report_snapshot(NodeId(id(1)), true)),
+        "snapshot-lost" => cluster.with(id(0), |raft| raft.report_snapshot(NodeId(id(1)), false)),
+        "send" => forge(cluster, rest),
+        "log" => cluster.show_log(id(0)),
+        "peers" => cluster.show_peers(id(0)),
+        "conf" => cluster.show_conf(id(0)),
+        _ => panic!("unknown command {line:?}"),
+    }
+}
+
+fn on(links: &[&str], message: &Message) -> bool {
+    let link = format!("{}>{}", message.from, message.to);
+    links.is_empty() || links.contains(&link.as_str())
+}
+
+fn ids(list: &str) -> Vec<NodeId> {
+    list.split(',').map(|id| NodeId(id.parse().unwrap())).collect()
+}
+
+fn build(options: &[&str]) -> Cluster {
+    let mut conf_state = ConfState::default();
+    let mut outsiders = Vec::new();
+    let mut tuned = Config::new(NodeId(1), 0);
+    for option in options {
+        let (name, value) = option.split_once('=').unwrap();
+        let number = || value.parse::<usize>().unwrap();
+        match name {
+            "voters" => conf_state.voters = ids(value),
+            "learners" => conf_state.learners = ids(value),
+            "outsiders" => outsiders = ids(value).into_iter().map(|id| id.0).collect(),
+            "pre_vote" => tuned.pre_vote = value == "on",
+            "check_quorum" => tuned.check_quorum = value == "on",
+            "window" => tuned.limits.window_messages = number(),
+            "append" => tuned.limits.append_bytes = number(),
+            "uncommitted" => tuned.limits.uncommitted_bytes = number(),
+            "catch_up" => tuned.limits.catch_up_entries = number() as u64,
+            "reads" => tuned.limits.reads = number(),
+            "snapshot_ticks" => tuned.limits.snapshot_ticks = number() as u64,
+            _ => panic!("unknown option {option:?}"),
+        }
+    }
+    Cluster::new(&conf_state, &outsiders, |config| {
+        let (id, seed) = (config.id, config.seed);
+        *config = Config { id, seed, ..tuned.clone() };
+    })
+}
+
+fn change(words: &[&str]) -> ConfChangeV2 {
+    let mut out = ConfChangeV2::default();
+    for word in words {
+        let kind = match word.chars().next().unwrap() {
+            'v' => ChangeKind::AddNode,
+            'r' => ChangeKind::RemoveNode,
+            'j' => {
+                out.transition = Transition::JointImplicit;
+                continue;
+            }
+            'e' => {
+                out.transition = Transition::JointExplicit;
+                continue;
+            }
+            _ if *word == "leave" => continue,
+            'l' => ChangeKind::AddLearnerNode,
+            _ => panic!("unknown change {word:?}"),
+        };
+        out.changes.push(Change { kind, node: NodeId(word[1..].parse().unwrap()) });
+    }
+    out
+}
+
+fn forge(cluster: &mut Cluster, words: &[&str]) {
+    let (from, to) = words[0].split_once('>').unwrap();
+    let term = words[1][1..].parse().unwrap();
+    let number = |at: usize| Index(words[at].parse().unwrap());
+    let body = match words[2] {
+        "MsgAppResp" if words[3] == "matched" => Body::AppendResponse { index: number(4), reject: None },
+        "MsgAppResp" => {
+            let reject = Rejection { hint: number(5), hint_term: Term(number(6).0) };
+            Body::AppendResponse { index: number(4), reject: Some(reject) }
+        }
+        "MsgVoteResp" => Body::VoteResponse { reject: words[3] == "no" },
+        "MsgPreVoteResp" => Body::PreVoteResponse { reject: words[3] == "no" },
+        "MsgVote" | "MsgPreVote" => {
+            let show = Candidacy { last_index: number(3), last_term: Term(number(4).0), transfer: false };
+            if words[2] == "MsgVote" { Body::Vote(show) } else { Body::PreVote(show) }
+        }
+        "MsgHeartbeat" => Body::Heartbeat { commit: number(3), context: [].into() },
+        "MsgHeartbeatResp" => {
+            Body::HeartbeatResponse { context: number(3).0.to_be_bytes().as_slice().into() }
+        }
+        "MsgTimeoutNow" => Body::TimeoutNow,
+        _ => panic!("cannot forge {words:?}"),
+    };
+    cluster.receive(from.parse().unwrap(), to.parse().unwrap(), term, body);
+}
