@@ -10,11 +10,11 @@ pub(crate) fn file(name: &str, actual: &str) {
         std::fs::write(&path, actual).expect("golden files can be written");
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_default();
-    let first = expected.lines().zip(actual.lines()).position(|(a, b)| a != b);
+    let same = expected.lines().zip(actual.lines()).take_while(|(a, b)| a == b).count();
     assert!(
         expected == actual,
         "{name} differs from line {} on; UPDATE_GOLDEN=1 rewrites it\n{actual}",
-        first.map_or_else(|| expected.lines().count().min(actual.lines().count()), |at| at) + 1
+        same + 1
     );
 }
 

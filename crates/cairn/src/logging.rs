@@ -13,19 +13,21 @@
 mod line;
 mod queue;
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::{Event, Metadata, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::flags::Given;
 use crate::note::{Level, Note};
 use line::Line;
-pub(crate) use queue::Queue;
+use queue::Queue;
 
 /// The target of events that say why the process is about to end.
 pub(crate) const FATAL: &str = "fatal";
@@ -106,7 +108,10 @@ impl Options {
                 "stdout" => Ok(Box::new(io::stdout())),
                 path => match OpenOptions::new().append(true).create(true).open(path) {
                     Ok(file) => Ok(Box::new(file)),
-                    Err(error) => Err(format!("couldn't open sink {path:?}: {error}")),
+                    Err(error) => {
+                        let words = crate::note::system_words(&error);
+                        Err(format!("couldn't open sink {path:?}: open {path}: {words}"))
+                    }
                 },
             }
         };
@@ -118,8 +123,7 @@ impl Options {
 static LOG: OnceLock<Log> = OnceLock::new();
 
 struct Log {
-    level: Level,
-    format: Format,
+    options: Options,
     queue: Queue,
 }
 
@@ -129,71 +133,92 @@ struct Log {
 /// An output that cannot be opened, or a second call.
 pub(crate) fn start(options: &Options) -> Result<(), String> {
     let outputs = options.open()?;
-    let log = Log { level: options.level, format: options.format, queue: Queue::start(outputs, QUEUE_BYTES) };
+    let log = Log { options: options.clone(), queue: Queue::start(outputs, QUEUE_BYTES) };
     if LOG.set(log).is_err() {
         return Err("the log was started twice".to_owned());
     }
-    let subscriber = tracing_subscriber::registry().with(ToLog);
+    let layer = ToLog { level: options.level, format: options.format, sink: push };
+    let subscriber = tracing_subscriber::registry().with(layer);
     tracing::subscriber::set_global_default(subscriber).map_err(|error| error.to_string())?;
     std::panic::set_hook(Box::new(|panic| {
-        let message = panic.payload_as_str().unwrap_or("panic");
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let message =
+            text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or("unnamed").to_owned();
-        let backtrace = std::backtrace::Backtrace::capture();
+        let backtrace = Backtrace::capture();
         let stacktrace = match backtrace.status() {
-            std::backtrace::BacktraceStatus::Captured => backtrace.to_string(),
+            BacktraceStatus::Captured => backtrace.to_string(),
             _ => String::new(),
         };
         tracing::error!(target: PANIC, at = place, thread, stacktrace, "{message}");
-        finish();
     }));
     Ok(())
 }
 
+fn push(line: String) {
+    if let Some(log) = LOG.get() {
+        log.queue.push(line);
+    }
+}
+
 /// Writes a line that was made before there was a log.
 pub(crate) fn note(note: &Note) {
-    let Some(log) = LOG.get() else { return };
-    if note.level < log.level {
-        return;
+    if let Some(log) = LOG.get().filter(|log| note.level >= log.options.level) {
+        log.queue.push(noted(note, log.options.format, SystemTime::now()));
     }
-    let mut line = Line::new(log.format, note.level, SystemTime::now(), note.at.file(), note.at.line());
+}
+
+fn noted(note: &Note, format: Format, at: SystemTime) -> String {
+    let mut line = Line::new(format, note.level, at, note.at.file(), note.at.line());
     line.message(&note.message);
     for (name, value) in &note.fields {
         line.field(name, value.clone());
     }
-    log.queue.push(line.end());
+    line.end()
 }
 
-/// Waits until everything logged so far is written, or its reader has shown for some seconds that it is not
-/// going to take it. To be called before the process ends.
-pub(crate) fn finish() {
-    if let Some(log) = LOG.get() {
-        log.queue.drain();
+/// Keeps the end of the process waiting until everything logged so far is written, or the log's reader has shown
+/// for some seconds that it is not going to take it. To be held by `main`, so that a panic waits too.
+pub(crate) struct Finish;
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        if let Some(log) = LOG.get() {
+            log.queue.drain();
+        }
     }
 }
 
 /// The end of every `tracing` event.
-struct ToLog;
+struct ToLog<F> {
+    level: Level,
+    format: Format,
+    sink: F,
+}
 
-impl<S: Subscriber> Layer<S> for ToLog {
+impl<S: Subscriber, F: Fn(String) + 'static> Layer<S> for ToLog<F> {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
         let level = level_of(metadata);
-        let wanted = LOG.get().is_some_and(|log| level >= log.level);
-        wanted && (level >= Level::Warn || !line::is_foreign(metadata.target()))
+        level >= self.level && (level >= Level::Warn || !line::is_foreign(metadata.target()))
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(match self.level {
+            Level::Debug => LevelFilter::DEBUG,
+            Level::Info => LevelFilter::INFO,
+            Level::Warn => LevelFilter::WARN,
+            Level::Error | Level::Panic | Level::Fatal => LevelFilter::ERROR,
+        })
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let Some(log) = LOG.get() else { return };
         let metadata = event.metadata();
-        let mut line = Line::new(
-            log.format,
-            level_of(metadata),
-            SystemTime::now(),
-            metadata.file().unwrap_or_default(),
-            metadata.line().unwrap_or_default(),
-        );
+        let (file, number) = (metadata.file().unwrap_or_default(), metadata.line().unwrap_or_default());
+        let mut line = Line::new(self.format, level_of(metadata), SystemTime::now(), file, number);
         event.record(&mut Fields(&mut line));
-        log.queue.push(line.end());
+        (self.sink)(line.end());
     }
 }
 
@@ -242,5 +267,98 @@ impl Visit for Fields<'_> {
             Some(Ok(list)) => self.0.field(field.name(), list),
             _ => self.0.text(field.name(), &text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// The lines that `events` leave behind, without what changes from run to run: the time and the place.
+    fn lines(level: Level, events: impl FnOnce()) -> Vec<String> {
+        let got = Arc::new(Mutex::new(Vec::new()));
+        let sink = {
+            let got = Arc::clone(&got);
+            move |line: String| got.lock().unwrap().push(line)
+        };
+        let layer = ToLog { level, format: Format::Json, sink };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), events);
+        let lines = got.lock().unwrap();
+        lines
+            .iter()
+            .map(|line| {
+                let (head, rest) = line.split_once(",\"ts\":\"").unwrap();
+                let (caller, rest) = rest.split_once("\"caller\":\"").unwrap().1.split_once("\",").unwrap();
+                assert!(caller.starts_with("cairn/logging.rs:"), "{line}");
+                format!("{head} {}", rest.trim_end())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn events_become_lines_of_etcds_shape() {
+        let urls = vec!["http://a:1".to_owned(), "http://b:1".to_owned()];
+        let error = io::Error::other("broken");
+        let lines = lines(Level::Info, || {
+            tracing::info!("member-id" = %"8e9e", took = ?std::time::Duration::from_millis(5), "started");
+            tracing::warn!(?urls, count = 3, part = 0.5, ready = true, "list");
+            tracing::error!(error = &error as &dyn std::error::Error, "failed");
+            tracing::error!(target: FATAL, "gone");
+            tracing::error!(target: PANIC, "bug");
+            tracing::debug!("not asked for");
+        });
+        assert_eq!(
+            lines,
+            [
+                r#"{"level":"info" "msg":"started","member-id":"8e9e","took":"5ms"}"#,
+                r#"{"level":"warn" "msg":"list","urls":["http://a:1","http://b:1"],"count":3,"part":0.5,"ready":true}"#,
+                r#"{"level":"error" "msg":"failed","error":"broken"}"#,
+                r#"{"level":"fatal" "msg":"gone"}"#,
+                r#"{"level":"panic" "msg":"bug"}"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn the_level_is_the_least_that_is_written() {
+        let log = |level| {
+            lines(level, || {
+                tracing::debug!("1");
+                tracing::info!("2");
+                tracing::warn!("3");
+                tracing::error!("4");
+                tracing::error!(target: PANIC, "5");
+                tracing::error!(target: FATAL, "6");
+            })
+            .len()
+        };
+        let levels = [Level::Debug, Level::Info, Level::Warn, Level::Error, Level::Panic, Level::Fatal];
+        assert_eq!(levels.map(log), [6, 5, 4, 3, 2, 1]);
+    }
+
+    #[test]
+    fn a_dependency_is_heard_only_when_it_warns() {
+        let lines = lines(Level::Debug, || {
+            tracing::debug!(target: "h2::codec", "a frame");
+            tracing::info!(target: "hyper", "a connection");
+            tracing::warn!(target: "tonic", "something odd");
+            tracing::debug!(target: "server::run", "ours");
+        });
+        assert_eq!(lines, [r#"{"level":"warn" "msg":"something odd"}"#, r#"{"level":"debug" "msg":"ours"}"#]);
+    }
+
+    #[test]
+    fn notes_become_lines_too() {
+        let at = SystemTime::UNIX_EPOCH;
+        let note = Note::new(Level::Warn, "odd").text("key", "a").with("list", vec!["b"]);
+        let line = noted(&note, Format::Json, at);
+        assert!(line.starts_with(
+            r#"{"level":"warn","ts":"1970-01-01T00:00:00.000000Z","caller":"cairn/logging.rs:"#
+        ));
+        assert!(line.ends_with("\"msg\":\"odd\",\"key\":\"a\",\"list\":[\"b\"]}\n"), "{line}");
     }
 }

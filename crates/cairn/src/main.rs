@@ -10,7 +10,9 @@ mod flags;
 mod golden;
 mod logging;
 mod note;
+mod serve;
 
+use std::io::{self, Write};
 use std::net::{IpAddr, UdpSocket};
 use std::process::ExitCode;
 
@@ -22,13 +24,14 @@ use note::{Level, Note};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let _log_is_written = logging::Finish;
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
     let env: Vec<(String, String)> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .collect();
     let world = World { read: &|path| std::fs::read(path), default_host: &default_host };
     let Loaded { notes, verdict } = load(&args, &env, &world);
-    let code = match verdict {
+    match verdict {
         Verdict::Serve(config) => match logging::start(&config.log) {
             Ok(()) => {
                 notes.iter().for_each(logging::note);
@@ -42,13 +45,12 @@ fn main() -> ExitCode {
         },
         Verdict::Stop { stdout, stderr, code } => {
             complain(&notes, None);
-            print!("{stdout}");
-            eprint!("{stderr}");
+            // Whoever reads may have gone, as in `cairn --help | head`.
+            let _ = io::stdout().write_all(stdout.as_bytes());
+            let _ = io::stderr().write_all(stderr.as_bytes());
             ExitCode::from(code)
         }
-    };
-    logging::finish();
-    code
+    }
 }
 
 /// Logs why there will be no member, where etcd would: to stderr, since no other output is known to be good.
@@ -64,6 +66,20 @@ fn complain(notes: &[Note], last: Option<&Note>) {
 /// Starts the member and serves until it is told to stop.
 fn run(config: Config) -> ExitCode {
     logging::note(&config.note());
+    if !config.data_dir.join("member").exists() {
+        match config.bootstrap() {
+            Ok(cluster) => logging::note(
+                &Note::new(Level::Info, "beginning a new cluster")
+                    .text("name", &cluster.name)
+                    .with("peer-urls", config::url::strings(&cluster.peer_urls))
+                    .text("token", &cluster.token),
+            ),
+            Err(words) => {
+                logging::note(&Note::new(Level::Fatal, "failed to start").text("error", &words));
+                return ExitCode::FAILURE;
+            }
+        }
+    }
     ExitCode::SUCCESS
 }
 

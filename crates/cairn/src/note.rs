@@ -1,6 +1,7 @@
 //! A line for the log, made before there is a log: how a member reads its configuration decides where and how
 //! it logs, and yet reading it has things to say.
 
+use std::io;
 use std::panic::Location;
 
 use serde_json::Value;
@@ -82,4 +83,12 @@ impl Note {
     pub(crate) fn text(self, name: &'static str, value: &str) -> Note {
         self.with(name, value)
     }
+}
+
+/// The system's words for an error, as Go puts them: in lower case and without the number.
+pub(crate) fn system_words(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use super::{Config, Source, UNSET_ADVERTISE, url::Url, yaml};
 use crate::flags::{self, Given, help, parse};
-use crate::note::{Level, Note};
+use crate::note::{Level, Note, system_words};
 
 /// The name of a member that was given none.
 const DEFAULT_NAME: &str = "default";
@@ -138,7 +138,7 @@ fn from_sources(
         Source::CommandLine
     } else {
         let bytes = (world.read)(Path::new(&file))
-            .map_err(|error| Refusal::Flags(format!("open {file}: {}", describe(&error))))?;
+            .map_err(|error| Refusal::Flags(format!("open {file}: {}", system_words(&error))))?;
         given = yaml::read(&bytes, notes).map_err(Refusal::Flags)?;
         notes.push(
             Note::new(
@@ -217,7 +217,7 @@ fn running(args: &[String]) -> Note {
             let flag = arg.trim_start_matches('-');
             let shown = match flag.split_once('=') {
                 _ if hide_next => "***".to_owned(),
-                Some((name, _)) if name == "discovery-password" => "--discovery-password=***".to_owned(),
+                Some(("discovery-password", _)) => "--discovery-password=***".to_owned(),
                 _ => arg.clone(),
             };
             hide_next = flag == "discovery-password";
@@ -225,12 +225,4 @@ fn running(args: &[String]) -> Note {
         })
         .collect();
     Note::new(Level::Info, "Running: ").with("args", shown)
-}
-
-/// The system's words for an error, as Go puts them: in lower case and without the number.
-fn describe(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or_default();
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
 }

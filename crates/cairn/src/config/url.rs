@@ -20,7 +20,7 @@ pub(crate) enum Scheme {
 }
 
 /// One address of a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Url {
     /// How to talk there.
     pub scheme: Scheme,
@@ -117,6 +117,12 @@ impl Url {
             }
             _ => Ok(()),
         }
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }
 

@@ -177,9 +177,10 @@ fn integer(kind: Kind, number: &serde_yaml_ng::Number) -> Option<i128> {
 }
 
 fn wrong_type(value: &Yaml, key: &str, wanted: &str) -> String {
+    let numeric = wanted.contains("int") || wanted == "time.Duration";
     let found = match value {
         Yaml::Bool(_) => "bool".to_owned(),
-        Yaml::Number(number) if wanted != "string" && wanted != "bool" => format!("number {number}"),
+        Yaml::Number(number) if numeric => format!("number {number}"),
         Yaml::Number(_) => "number".to_owned(),
         Yaml::String(_) => "string".to_owned(),
         Yaml::Sequence(_) => "array".to_owned(),

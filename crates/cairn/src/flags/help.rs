@@ -55,7 +55,7 @@ pub(crate) fn full() -> String {
 /// What `--version` prints: etcd's lines first, for the tools that read them.
 pub(crate) fn version() -> String {
     format!(
-        "etcd Version: {ETCD_VERSION}\nGit SHA: Not provided\nGo Version: none\nGo OS/Arch: {}/{}\n\
+        "etcd Version: {ETCD_VERSION}\nGit SHA: none\nGo Version: none\nGo OS/Arch: {}/{}\n\
          Cairn Version: {}\n",
         std::env::consts::OS,
         go_arch(),

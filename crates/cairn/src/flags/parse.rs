@@ -79,10 +79,13 @@ pub(crate) fn environment(
     env: &[(String, String)],
     notes: &mut Vec<Note>,
 ) -> Result<(), EnvError> {
-    let from_command_line: Vec<&Flag> = FLAGS.iter().filter(|flag| given.has(flag.name)).collect();
+    let mut by_name: Vec<&'static Flag> = FLAGS.iter().collect();
+    by_name.sort_by_key(|flag| flag.name);
+    let (from_command_line, open): (Vec<&Flag>, Vec<&Flag>) =
+        by_name.into_iter().partition(|flag| given.has(flag.name));
     let mut wrong = None;
     let mut used = Vec::new();
-    for flag in FLAGS.iter().filter(|flag| !from_command_line.iter().any(|other| other.name == flag.name)) {
+    for flag in open {
         let variable = flag.variable();
         let Some((_, value)) = env.iter().find(|(name, value)| *name == variable && !value.is_empty()) else {
             continue;

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! {"level":"info","ts":"2026-11-20T05:46:02.123456Z","caller":"server/run.rs:42","msg":"…","name":"default"}
-//! 2026-11-20T05:46:02.123456Z	info	server/run.rs:42	…	{"name": "default"}
+//! 2026-11-20T05:46:02.123456Z    info    server/run.rs:42    …    {"name": "default"}
 //! ```
+//!
+//! (The columns of the second have tabs between them.)
 
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,0 +1,140 @@
+//! The life of a member in this process: ports, threads, signals, end.
+
+use std::process::ExitCode;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use gateway::{Gateway, Http2, Listeners};
+use server::{Server, ThreadFailure};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::config::Config;
+use crate::config::url::{self, Url};
+
+/// How long an orderly end may take before the process ends all the same. What is acknowledged is
+/// in the log already, so nothing but time would be lost.
+const LAST_ORDERS: Duration = Duration::from_secs(10);
+
+/// Serves until a signal or a failure; the exit code tells which.
+pub(crate) fn serve(config: &Config) -> ExitCode {
+    match start(config) {
+        Ok((server, failures)) => wait(server, failures),
+        Err(words) => {
+            tracing::error!(error = words, "failed to start the member");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(config: &Config) -> Result<(Server, UnboundedReceiver<ThreadFailure>), String> {
+    // Ports first: one that is taken is the most common mistake, and the data directory need not be
+    // touched to find it out.
+    let listeners =
+        Listeners { client: bind(config, &config.listen_client_urls)?, peer: bind(config, &config.listen_peer_urls)? };
+    let (report, failures) = unbounded_channel();
+    let mut server = Server::start(member_config(config)?, report).map_err(|error| error.to_string())?;
+    let (interval, timeout) = config
+        .grpc_keepalive
+        .map_or((Duration::ZERO, Duration::from_secs(20)), |keep_alive| (keep_alive.interval, keep_alive.timeout));
+    let http2 = Http2 {
+        max_concurrent_streams: config.max_concurrent_streams,
+        keepalive_interval: interval,
+        keepalive_timeout: timeout,
+    };
+    let addresses = url::strings(&config.listen_client_urls);
+    let gateway = Gateway::new(server.member().clone(), listeners, http2, move || {
+        // Scripts and test suites wait for these very words.
+        tracing::info!("ready to serve client requests");
+        for address in &addresses {
+            tracing::info!(address, "serving client traffic insecurely; this is strongly discouraged!");
+        }
+    });
+    server
+        .serve(move |shard| gateway.clone().serve(shard))
+        .map_err(|error| format!("cannot start a runtime: {error}"))?;
+    Ok((server, failures))
+}
+
+fn bind(config: &Config, urls: &[Url]) -> Result<Vec<std::net::TcpListener>, String> {
+    urls.iter()
+        .map(|url| {
+            // `Config::new` has made sure that there is an address.
+            let address = url.socket_addr().ok_or_else(|| format!("cannot listen at {url}"))?;
+            gateway::bind(address, config.socket_reuse_address, config.socket_reuse_port)
+                .map_err(|error| format!("listen tcp {address}: {error}"))
+        })
+        .collect()
+}
+
+fn member_config(config: &Config) -> Result<server::Config, String> {
+    let mut settings = server::Config {
+        name: config.name.clone(),
+        data_dir: config.data_dir.clone(),
+        wal_dir: config.wal_dir.clone(),
+        peer_urls: url::strings(&config.advertise_peer_urls),
+        client_urls: url::strings(&config.advertise_client_urls),
+        cluster_token: config.initial_cluster_token.clone(),
+        heartbeat: config.heartbeat_interval,
+        election_timeout: config.election_timeout(),
+        pre_vote: config.pre_vote,
+        snapshot_count: config.snapshot_count,
+        catchup_entries: config.snapshot_catchup_entries,
+        quota_bytes: config.quota_backend_bytes.map_or(-1, |bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
+        max_txn_ops: usize::try_from(config.max_txn_ops).unwrap_or(usize::MAX),
+        max_request_bytes: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
+        compaction_batch: config.compaction_batch_limit,
+        compaction_sleep: config.compaction_sleep_interval,
+        progress_interval: config.watch_progress_notify_interval,
+        warning_apply: config.warning_apply_duration,
+        warning_request: config.warning_unary_request_duration,
+        max_learners: usize::try_from(config.max_learners).unwrap_or(usize::MAX),
+        no_fsync: config.unsafe_no_fsync,
+        shards: available_parallelism().map_or(1, usize::from).min(server::MAX_SHARDS),
+    };
+    if !settings.holds_member() {
+        settings.peer_urls = url::strings(&config.bootstrap()?.peer_urls);
+    }
+    Ok(settings)
+}
+
+fn wait(server: Server, mut failures: UnboundedReceiver<ThreadFailure>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot wait for signals");
+            return ExitCode::FAILURE;
+        }
+    };
+    let failure = runtime.block_on(async {
+        let (Ok(mut interrupt), Ok(mut terminate)) =
+            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+        else {
+            return Some("cannot listen for signals".to_owned());
+        };
+        let name = tokio::select! {
+            failure = failures.recv() => return failure.map(|failure| failure.to_string()),
+            _ = interrupt.recv() => "interrupt",
+            _ = terminate.recv() => "terminated",
+        };
+        tracing::info!(signal = name, "received signal; shutting down");
+        None
+    });
+    if let Some(words) = failure {
+        // Whatever is not acknowledged by now must never be: no orderly end.
+        tracing::error!(error = words, "the member cannot go on");
+        return ExitCode::FAILURE;
+    }
+    let data_dir = server.member().config().data_dir.display().to_string();
+    tracing::info!(data_dir, "closing etcd server");
+    let (done, ended) = std::sync::mpsc::channel();
+    let stopping = std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
+        server.stop();
+        let _ = done.send(());
+    });
+    match stopping {
+        Ok(_) if ended.recv_timeout(LAST_ORDERS).is_ok() => tracing::info!(data_dir, "closed etcd server"),
+        _ => tracing::warn!(data_dir, "the member did not stop in time; ending all the same"),
+    }
+    ExitCode::SUCCESS
+}
