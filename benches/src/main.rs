@@ -6,7 +6,7 @@
 //! target of the project is met:
 //!
 //! ```text
-//! CAIRN_ETCD_BIN_DIR=/path/to/bin cargo run --release -p benches -- compare            # about 15 minutes
+//! CAIRN_ETCD_BIN_DIR=/path/to/bin cargo run --release -p benches -- compare            # about 20 minutes
 //! CAIRN_ETCD_BIN_DIR=/path/to/bin cargo run --release -p benches -- compare --quick    # about 2 minutes
 //! cargo run --release -p benches -- run --endpoint 127.0.0.1:2379                      # whatever serves there
 //! cargo run --release -p benches -- rows                                               # what can be measured
@@ -22,7 +22,8 @@
 //!
 //! The figure that matters most here is operations per server CPU second. Driver and server share the
 //! machine, so operations per second say as much about the driver; CPU time is charged to the server
-//! alone.
+//! alone. Latencies have no such shelter: on a machine that does anything else, p99 is that else. The
+//! head of the report names the load average, and `by round` shows how far the rounds lie apart.
 //!
 //! | load | pace | latency counts from |
 //! |---|---|---|

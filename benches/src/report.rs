@@ -27,10 +27,19 @@ pub(crate) fn head(head: &Head<'_>) -> String {
         head.settings.warmup.as_secs_f64(),
         if head.settings.reduced { ", big rows at a tenth of their size" } else { "" },
     );
+    if let Some(average) = load_average() {
+        text += &format!("load average before: {average:.2} (should be near 0)\n");
+    }
     for system in head.systems {
         text += &format!("{:<8} {}\n", system.name, system.version.as_deref().unwrap_or("-"));
     }
     text
+}
+
+/// Processes that ran or waited to run over the last minute: what else the machine does.
+fn load_average() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/loadavg").ok()?;
+    text.split(' ').next()?.parse().ok()
 }
 
 /// One row: a line per system, then the ratios, then the figures without a column.
@@ -148,6 +157,7 @@ pub(crate) fn json(head: &Head<'_>, outcomes: &[Outcome]) -> Value {
         "rounds": head.rounds,
         "window_seconds": head.settings.window.as_secs_f64(),
         "warmup_seconds": head.settings.warmup.as_secs_f64(),
+        "load_average_after": load_average(),
         "reduced": head.settings.reduced,
         "systems": systems,
         "rows": outcomes.iter().map(row_json).collect::<Vec<_>>(),
