@@ -87,6 +87,19 @@ impl Wal {
         metadata: &[u8],
         options: Options,
     ) -> Result<Wal, WalError> {
+        Wal::found(disk, dir, metadata, options, None, &[])
+    }
+
+    /// Makes a new log that begins with a hard state and entries, as a new member's does. A crash leaves
+    /// all of it or no log at all: there is never one without its first entries.
+    pub fn found(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        metadata: &[u8],
+        options: Options,
+        hard_state: Option<&HardState>,
+        entries: &[Entry],
+    ) -> Result<Wal, WalError> {
         disk.create_dir(dir).map_err(io_error("create", dir))?;
         let guard = lock(&*disk, dir)?;
         if Wal::exists(&*disk, dir)? {
@@ -100,6 +113,11 @@ impl Wal {
         encoder.metadata(metadata);
         // etcd's reader wants to find the snapshot that it starts from, also when it is none.
         encoder.snapshot(&SnapshotMeta::default());
+        entries.iter().for_each(|entry| encoder.entry(entry));
+        let state = hard_state.copied().unwrap_or_default();
+        if state.term.0 > 0 {
+            encoder.state(&state);
+        }
         let offset = publish(&*disk, dir, &*file, name, &mut encoder)?;
         if let Some(parent) = dir.parent() {
             disk.sync_dir(parent).map_err(io_error("sync", parent))?;
@@ -109,12 +127,12 @@ impl Wal {
             dir: dir.into(),
             options,
             metadata: metadata.into(),
-            state: HardState::default(),
+            state,
             segments: vec![name],
             tail: file,
             offset,
             marked_at: offset,
-            last: Index(0),
+            last: entries.last().map_or(Index(0), |entry| entry.index),
             encoder,
             next: None,
             poison: None,

@@ -1,7 +1,7 @@
 //! The commands of the golden scripts, run against a log on a disk in memory.
 //!
 //! ```text
-//! create segment=600          append 1@1=a 1@2=b state=1/7/0      (term@index=data, term/vote/commit)
+//! create segment=600   found ...   append 1@1=a 1@2=b state=1/7/0      (term@index=data, term/vote/commit)
 //! sync   prepare   restart    snapshot 1@2    release 2    files    dump
 //! lose SEGMENT SECTOR         zeros over one sector, as if it had never been written
 //! flip SEGMENT BYTE BIT       cut SEGMENT LENGTH        delete SEGMENT
@@ -17,8 +17,8 @@ use super::{DIR, create, entry, marker, open, state};
 use crate::disk::Disk;
 use crate::record::{self, Kind};
 use crate::segment::{Reader, SegmentName, Step};
-use crate::{Wal, WalError};
-use raft::Index;
+use crate::{Options, Wal, WalError};
+use raft::{Entry, HardState, Index};
 
 pub(super) struct Script {
     disk: Arc<MemoryDisk>,
@@ -43,6 +43,13 @@ impl Script {
                 }
                 self.wal = Some(create(&self.disk, self.segment_bytes));
                 return String::new();
+            }
+            "found" => {
+                let (hard_state, entries) = parse(&args);
+                let (disk, dir) = (self.disk.clone(), Path::new(DIR));
+                let options = Options { segment_bytes: self.segment_bytes };
+                Wal::found(disk, dir, b"metadata", options, hard_state.as_ref(), &entries)
+                    .map(|wal| self.wal = Some(wal))
             }
             "append" => self.append(&args),
             "snapshot" => {
@@ -70,19 +77,7 @@ impl Script {
     }
 
     fn append(&mut self, args: &[&str]) -> Result<(), WalError> {
-        let mut entries = Vec::new();
-        let mut hard_state = None;
-        for arg in args {
-            let (name, value) = arg.split_once('=').unwrap();
-            if name == "state" {
-                let mut numbers = value.split('/').map(|n| n.parse().unwrap());
-                let mut next = || numbers.next().unwrap();
-                hard_state = Some(state(next(), next(), next()));
-            } else {
-                let (term, index) = pair(name, '@');
-                entries.push(entry(term, index, &expand(value)));
-            }
-        }
+        let (hard_state, entries) = parse(args);
         self.wal().append(hard_state.as_ref(), &entries)
     }
 
@@ -163,6 +158,23 @@ impl Script {
 fn segment_path<'a>(mut paths: impl Iterator<Item = &'a PathBuf>, seq: u64) -> PathBuf {
     let name = |path: &Path| SegmentName::parse(path.file_name()?.to_str()?);
     paths.find(|path| path.starts_with(DIR) && name(path).is_some_and(|n| n.seq == seq)).unwrap().clone()
+}
+
+fn parse(args: &[&str]) -> (Option<HardState>, Vec<Entry>) {
+    let mut entries = Vec::new();
+    let mut hard_state = None;
+    for arg in args {
+        let (name, value) = arg.split_once('=').unwrap();
+        if name == "state" {
+            let mut numbers = value.split('/').map(|n| n.parse().unwrap());
+            let mut next = || numbers.next().unwrap();
+            hard_state = Some(state(next(), next(), next()));
+        } else {
+            let (term, index) = pair(name, '@');
+            entries.push(entry(term, index, &expand(value)));
+        }
+    }
+    (hard_state, entries)
 }
 
 fn pair(text: &str, at: char) -> (u64, u64) {
