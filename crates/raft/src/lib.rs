@@ -15,7 +15,7 @@ mod types;
 
 pub use config::{Config, Limits};
 pub use membership::{Change, ChangeKind, ConfChange, ConfChangeV2, MembershipError, Transition};
-pub use message::{Body, Candidacy, Context, Message, Rejection};
+pub use message::{Answer, Body, Candidacy, Context, Message, Rejection};
 pub use raft::{Error, Raft};
 pub use ready::{DropReason, Persist, Proposal, ReadOutcome, Ready, RoleKind, SoftState};
 pub use status::{FlowKind, PeerStatus, Status};

@@ -54,17 +54,11 @@ pub enum Body {
     /// `MsgVote`: elect me in `term`.
     Vote(Candidacy),
     /// `MsgVoteResp`.
-    VoteResponse {
-        /// Whether the vote was refused.
-        reject: bool,
-    },
+    VoteResponse(Answer),
     /// `MsgPreVote`: would you elect me in `term`?
     PreVote(Candidacy),
     /// `MsgPreVoteResp`.
-    PreVoteResponse {
-        /// Whether the vote would be refused.
-        reject: bool,
-    },
+    PreVoteResponse(Answer),
     /// `MsgSnap`: your log ends before mine begins; start from this.
     Snapshot(Snapshot),
     /// `MsgHeartbeat`: I lead.
@@ -118,6 +112,21 @@ pub struct Candidacy {
     pub transfer: bool,
 }
 
+/// What a voter says.
+///
+/// A refusal tells what is committed; etcd neither says nor minds this. Without it two members of a
+/// changing cluster could wait for each other forever: one may campaign, as far as it knows, but its
+/// log is too short; the other has the log, but also the knowledge that it is not to lead any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Whether the vote is, or would be, refused.
+    pub reject: bool,
+    /// raftpb `index`: the refuser's commit index; zero if unknown.
+    pub commit: Index,
+    /// raftpb `logTerm`: the term of the entry there.
+    pub commit_term: Term,
+}
+
 impl Body {
     /// The name of the raftpb message type.
     pub fn name(&self) -> &'static str {
@@ -126,9 +135,9 @@ impl Body {
             Body::Append { .. } => "MsgApp",
             Body::AppendResponse { .. } => "MsgAppResp",
             Body::Vote(_) => "MsgVote",
-            Body::VoteResponse { .. } => "MsgVoteResp",
+            Body::VoteResponse(_) => "MsgVoteResp",
             Body::PreVote(_) => "MsgPreVote",
-            Body::PreVoteResponse { .. } => "MsgPreVoteResp",
+            Body::PreVoteResponse(_) => "MsgPreVoteResp",
             Body::Snapshot(_) => "MsgSnap",
             Body::Heartbeat { .. } => "MsgHeartbeat",
             Body::HeartbeatResponse { .. } => "MsgHeartbeatResp",

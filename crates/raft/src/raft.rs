@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::log::{CatchUp, Log};
 use crate::membership::{ConfChangeV2, MembershipError};
-use crate::message::{Body, Candidacy, Message};
+use crate::message::{Answer, Body, Candidacy, Message};
 use crate::quorum::{Verdict, verdict_jointly};
 use crate::ready::{DropReason, Proposal, ReadOutcome, Ready, SoftState};
 use crate::rng::Rng;
@@ -199,6 +199,12 @@ impl Raft {
             return;
         }
         self.dirty = true;
+        if let Body::VoteResponse(answer) | Body::PreVoteResponse(answer) = &message.body
+            && self.log.matches(answer.commit, answer.commit_term)
+        {
+            // True whatever the term, and perhaps just what this member was missing.
+            self.log.commit_to(answer.commit);
+        }
         if message.term > self.term && !self.enter_term(&message) {
             return;
         }
@@ -209,8 +215,8 @@ impl Raft {
             (Body::Vote(show), _) => self.step_vote(message.from, message.term, show, false),
             (Body::PreVote(show), _) => self.step_vote(message.from, message.term, show, true),
             (Body::TransferLeader, _) => self.transfer_leader(message.from),
-            (Body::PreVoteResponse { reject }, Role::Candidate(_)) => {
-                self.step_vote_response(message.from, message.term, reject, true);
+            (Body::PreVoteResponse(answer), Role::Candidate(_)) => {
+                self.step_vote_response(message.from, message.term, answer.reject, true);
             }
             (body, Role::Candidate(_)) => self.step_candidate(message.from, message.term, body),
             (body, Role::Follower(_)) => self.step_follower(message.from, body),
@@ -225,7 +231,7 @@ impl Raft {
             Body::Vote(Candidacy { transfer: false, .. }) | Body::PreVote(_) if self.in_lease() => false,
             // Asking whether one could win is not winning; a yes to that question names the term
             // asked about.
-            Body::PreVote(_) | Body::PreVoteResponse { reject: false } => true,
+            Body::PreVote(_) | Body::PreVoteResponse(Answer { reject: false, .. }) => true,
             body => {
                 let leader = body.is_from_leader().then_some(message.from);
                 self.become_follower(message.term, leader);
@@ -255,9 +261,18 @@ impl Raft {
             Body::Append { .. } | Body::Heartbeat { .. } if leases => {
                 self.promise(message.from, Body::AppendResponse { index: Index(0), reject: None });
             }
-            Body::PreVote(_) => self.send(message.from, Body::PreVoteResponse { reject: true }),
+            Body::PreVote(_) => self.send(message.from, Body::PreVoteResponse(self.answer(false))),
             _ => {}
         }
+    }
+
+    fn answer(&self, grant: bool) -> Answer {
+        if grant {
+            return Answer::default();
+        }
+        let commit = self.log.commit();
+        let commit_term = self.log.term(commit).unwrap_or_default();
+        Answer { reject: true, commit, commit_term }
     }
 
     /// Votes are given by whoever is asked, learners too: they may have been promoted without
@@ -271,7 +286,7 @@ impl Raft {
         // refusal names our own, so that the asker catches up.
         let term = if grant { term } else { self.term };
         if pre {
-            let body = Body::PreVoteResponse { reject: !grant };
+            let body = Body::PreVoteResponse(self.answer(grant));
             self.out.messages.push(Message { to: from, from: self.config.id, term, body });
             return;
         }
@@ -279,7 +294,7 @@ impl Raft {
             self.vote = Some(from);
             self.silence = 0;
         }
-        self.promise(from, Body::VoteResponse { reject: !grant });
+        self.promise(from, Body::VoteResponse(self.answer(grant)));
     }
 
     /// Appends commands to the log, or sends them to whoever can. What becomes of neither is named

@@ -63,10 +63,16 @@ impl ReadQueue {
     /// Starts a round for all that wait, if any do; `commit` is the index they will be told.
     pub(crate) fn start_round(&mut self, commit: Index) {
         if !self.waiting.is_empty() {
-            self.newest += 1;
-            let askers = std::mem::take(&mut self.waiting);
-            self.rounds.push_back(Round { number: self.newest, index: commit, askers });
+            self.start_bare_round(commit);
         }
+    }
+
+    /// Starts a round that nobody asked for, with all that wait; returns its number.
+    pub(crate) fn start_bare_round(&mut self, commit: Index) -> u64 {
+        self.newest += 1;
+        let askers = std::mem::take(&mut self.waiting);
+        self.rounds.push_back(Round { number: self.newest, index: commit, askers });
+        self.newest
     }
 
     /// The number of the newest round ever started.

@@ -212,8 +212,8 @@ fn forge(cluster: &mut Cluster, words: &[&str]) {
             let reject = Rejection { hint: number(5), hint_term: Term(number(6).0) };
             Body::AppendResponse { index: number(4), reject: Some(reject) }
         }
-        "MsgVoteResp" => Body::VoteResponse { reject: words[3] == "no" },
-        "MsgPreVoteResp" => Body::PreVoteResponse { reject: words[3] == "no" },
+        "MsgVoteResp" => Body::VoteResponse(Answer { reject: words[3] == "no", ..Answer::default() }),
+        "MsgPreVoteResp" => Body::PreVoteResponse(Answer { reject: words[3] == "no", ..Answer::default() }),
         "MsgVote" | "MsgPreVote" => {
             let show = Candidacy { last_index: number(3), last_term: Term(number(4).0), transfer: false };
             if words[2] == "MsgVote" { Body::Vote(show) } else { Body::PreVote(show) }

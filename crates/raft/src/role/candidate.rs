@@ -119,7 +119,9 @@ impl Raft {
 
     pub(crate) fn step_candidate(&mut self, from: NodeId, term: Term, body: Body) {
         match body {
-            Body::VoteResponse { reject } => self.step_vote_response(from, term, reject, false),
+            Body::VoteResponse(answer) => {
+                self.step_vote_response(from, term, answer.reject, false);
+            }
             // Somebody else won this term.
             body if body.is_from_leader() => {
                 self.become_follower(self.term, Some(from));

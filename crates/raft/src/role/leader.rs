@@ -27,6 +27,20 @@ pub(crate) struct Leader {
     pending_conf: Index,
     /// Payload bytes after the commit index.
     uncommitted: usize,
+    /// Set when this member is no voter any more.
+    retiring: Option<Retiring>,
+}
+
+/// The end of a reign that the leader itself has committed. It stays until a quorum of its
+/// successors knows that it is committed: before that they might need a vote of someone who is not
+/// to vote any more.
+#[derive(Debug)]
+struct Retiring {
+    /// The change is at this index or before.
+    index: Index,
+    ticks: u64,
+    /// The heartbeats that told them.
+    round: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -55,6 +69,7 @@ impl Raft {
             transfer: None,
             pending_conf: first,
             uncommitted: self.log.payload(self.log.commit(), self.log.last()),
+            retiring: None,
         };
         self.role = Role::Leader(leader);
         self.dirty = true;
@@ -67,6 +82,10 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         leader.since_heartbeat += 1;
         leader.since_check += 1;
+        if let Some(retiring) = &mut leader.retiring {
+            retiring.ticks += 1;
+            self.dirty = true;
+        }
         if let Some(transfer) = &mut leader.transfer {
             transfer.ticks += 1;
             // It did not happen in time: lead on.
@@ -116,7 +135,7 @@ impl Raft {
     /// Appends one entry, if the rules allow it.
     pub(crate) fn append(&mut self, kind: EntryKind, data: Arc<[u8]>) -> Result<(), DropReason> {
         let Role::Leader(leader) = &mut self.role else { return Err(DropReason::NoLeader) };
-        if !self.membership.contains(self.config.id) {
+        if !self.membership.is_voter(self.config.id) {
             return Err(DropReason::NotMember);
         }
         if leader.transfer.is_some() {
@@ -191,6 +210,7 @@ impl Raft {
         if matches!(self.role, Role::Leader(_)) {
             self.advance_reads();
             self.replicate();
+            self.retire();
         }
     }
 
@@ -259,21 +279,45 @@ impl Raft {
                 leader.transfer.take_if(|transfer| !voters.contains(&transfer.to));
                 // A smaller quorum may already have what the larger one was missing.
                 self.advance_commit();
-                if !self.membership.is_voter(me) {
-                    self.abdicate();
-                }
+                let Role::Leader(leader) = &mut self.role else { return };
+                leader.retiring = match self.membership.is_voter(me) {
+                    true => None,
+                    false => Some(Retiring { index: self.log.applied().next(), ticks: 0, round: None }),
+                };
             }
         }
     }
 
-    /// Leaves the throne after its own removal or demotion, to the best successor there is. That
-    /// one first learns what is committed, or it could not campaign under the new configuration.
-    fn abdicate(&mut self) {
-        self.lead();
-        if let Some(successor) = self.best_successor(Index(0)) {
-            self.send(successor, Body::TimeoutNow);
+    /// Leaves the throne to the best successor there is, once a quorum knows that it is vacant.
+    fn retire(&mut self) {
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(Retiring { index, ticks, round }) = &mut leader.retiring else { return };
+        let progress = &leader.progress;
+        let sides = self.membership.sides();
+        match *round {
+            // Heartbeats carry no commit index beyond what the receiver is known to have.
+            None => {
+                let matched = |id| progress.get(&id).map_or(0, |p| p.matched.0);
+                let known = self.log.matches(self.log.commit(), self.term);
+                if known && reached_jointly(sides, matched) >= index.0 {
+                    *round = Some(leader.reads.start_bare_round(self.log.commit()));
+                    self.broadcast_heartbeat();
+                }
+            }
+            Some(told) => {
+                let echoed = |id| progress.get(&id).map_or(0, |p| p.round);
+                if reached_jointly(sides, echoed) >= told {
+                    *ticks = self.config.election_ticks;
+                }
+            }
         }
-        self.become_follower(self.term, None);
+        let Role::Leader(leader) = &mut self.role else { return };
+        if leader.retiring.as_ref().is_some_and(|r| r.ticks >= self.config.election_ticks) {
+            if let Some(successor) = self.best_successor(Index(0)) {
+                self.send(successor, Body::TimeoutNow);
+            }
+            self.become_follower(self.term, None);
+        }
     }
 
     /// The best voter that has the log up to `needed`: one heard of lately, and with most of it.

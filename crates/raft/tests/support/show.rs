@@ -84,9 +84,10 @@ pub fn message(message: &Message) -> String {
             let transfer = if show.transfer { " transfer" } else { "" };
             write!(out, " last {}/{}{transfer}", show.last_index, show.last_term)
         }
-        Body::VoteResponse { reject } | Body::PreVoteResponse { reject } => {
-            write!(out, " {}", if *reject { "no" } else { "yes" })
-        }
+        Body::VoteResponse(answer) | Body::PreVoteResponse(answer) => match answer {
+            Answer { reject: false, .. } => write!(out, " yes"),
+            Answer { commit, commit_term, .. } => write!(out, " no, committed {commit}/{commit_term}"),
+        },
         Body::Snapshot(snapshot) => {
             write!(out, " at {}/{}", snapshot.meta.index, snapshot.meta.term)
         }
