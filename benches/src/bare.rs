@@ -3,7 +3,7 @@
 //! One single-threaded runtime per core; the first thread accepts and hands connections out in turn.
 //! What it costs is what any server on this stack pays before it has stored a byte.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
 use anyhow::Result;
@@ -26,9 +26,16 @@ const HANDED_OUT: usize = 64;
 /// Serves at `address` until the process ends.
 ///
 /// # Errors
-/// When the address cannot be bound or a runtime cannot start.
+/// When the address cannot be bound, and as [`serve_on`].
 pub(crate) fn serve(address: SocketAddr, threads: usize) -> Result<()> {
-    let listener = std::net::TcpListener::bind(address)?;
+    serve_on(&TcpListener::bind(address)?, threads)
+}
+
+/// Serves what comes to `listener` until the process ends.
+///
+/// # Errors
+/// When a runtime cannot start or the listener fails.
+pub(crate) fn serve_on(listener: &TcpListener, threads: usize) -> Result<()> {
     let mut hands = Vec::new();
     for _ in 0..threads.max(1) {
         let (hand, mut taken) = mpsc::channel::<std::net::TcpStream>(HANDED_OUT);

@@ -132,13 +132,16 @@ pub(crate) fn measure<T: Send>(
         };
         sleep_until(window.start);
         let (began, cpu) = (Instant::now(), probe.cpu_seconds());
+        let used =
+            |seconds| Usage { seconds, cpu: probe.cpu_seconds().zip(cpu).map(|(now, then)| now - then) };
         if let Some(end) = window.end {
             sleep_until(end);
-            let usage = used(probe, began, cpu);
+            // The window's own length: this thread may wake late, but no answer counts after the end.
+            let usage = used((end - window.start).as_secs_f64());
             return Ok((usage, join(threads)?));
         }
         let results = join(threads)?;
-        Ok((used(probe, began, cpu), results))
+        Ok((used(began.elapsed().as_secs_f64()), results))
     })
 }
 
@@ -165,11 +168,6 @@ fn join<T>(threads: Vec<std::thread::ScopedJoinHandle<'_, Result<T>>>) -> Result
         bail!("{cause:#}");
     }
     results.into_iter().collect()
-}
-
-fn used(probe: &Probe, began: Instant, cpu: Option<f64>) -> Usage {
-    let cpu = probe.cpu_seconds().zip(cpu).map(|(after, before)| after - before);
-    Usage { seconds: began.elapsed().as_secs_f64(), cpu }
 }
 
 fn sleep_until(moment: Instant) {

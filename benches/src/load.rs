@@ -240,3 +240,54 @@ fn keep_schedule(window: Window, step: Duration, stop: &AtomicBool, send: &mpsc:
         due += step;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::cell::Cell;
+    use tokio::sync::Notify;
+
+    const CALLS: u32 = 20;
+
+    /// No call is answered before the twentieth has arrived: a server that stalls.
+    #[test]
+    fn a_stall_is_charged_to_every_call_that_was_due_in_it() {
+        let (seen, release) = (Rc::new(Cell::new(0)), Rc::new(Notify::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let call = {
+            let stop = stop.clone();
+            async move || {
+                seen.set(seen.get() + 1);
+                if seen.get() < CALLS {
+                    release.notified().await;
+                } else {
+                    stop.store(true, Ordering::Relaxed);
+                    release.notify_waiters();
+                }
+                Ok(())
+            }
+        };
+        let window = Window { start: Instant::now(), end: None };
+        let mut timed = crate::client::converse(offer(window, 1000.0, stop, vec![call])).unwrap();
+        timed.sort_by_key(|call| call.due);
+        let step = Duration::from_millis(1);
+        for (number, call) in (0..CALLS).zip(&timed) {
+            assert_eq!(call.due, timed[0].due + step * number, "the schedule does not wait for answers");
+            assert!(call.latency >= step * (CALLS - 1 - number), "call {number}: {:?}", call.latency);
+        }
+    }
+
+    #[test]
+    fn only_answers_inside_the_window_are_counted() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let recorder = Recorder::new(Window { start: at(10), end: Some(at(20)) });
+        for (due, done) in [(0, 5), (8, 12), (18, 19), (19, 20)] {
+            recorder.borrow_mut().note(at(due), at(done));
+        }
+        let (operations, latencies) = recorder.borrow_mut().take();
+        assert_eq!(operations, 2);
+        assert_eq!(latencies.max() / 1_000_000, 4);
+    }
+}

@@ -248,7 +248,42 @@ pub(crate) static ROWS: [Row; 19] = [
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// Runs a row against the bare service in this process.
+    fn run(name: &str) -> Result<Sample> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || crate::bare::serve_on(&listener, 2));
+        let (warmup, window) = (Duration::from_millis(20), Duration::from_millis(300));
+        let settings = Settings { threads: 2, warmup, window, reduced: true };
+        let row = ROWS.iter().find(|row| row.name == name).unwrap();
+        (row.run)(&mut Subject { address, probe: Probe::default(), server: None }, &settings)
+    }
+
+    #[test]
+    fn closed_and_open_loops_measure_the_bare_service() {
+        for name in ["put-1", "get-1", "put-rate"] {
+            let sample = run(name).unwrap();
+            assert!(sample.get(Metric::Throughput).unwrap() > 0.0, "{name}");
+            assert!(sample.get(Metric::P50).unwrap() <= sample.get(Metric::P99).unwrap(), "{name}");
+            assert_eq!(sample.get(Metric::PerCpu), None, "{name}: nobody told the process");
+        }
+    }
+
+    #[test]
+    fn an_open_loop_offers_its_rate_and_no_more() {
+        let offered = run("put-rate").unwrap().get(Metric::Throughput).unwrap();
+        assert!((4980.0..5020.0).contains(&offered), "{offered}");
+    }
+
+    #[test]
+    fn a_row_with_failing_or_wrong_answers_is_an_error() {
+        let error = |name| run(name).unwrap_err().to_string();
+        assert!(error("grant-1000").contains("not implemented"), "{}", error("grant-1000"));
+        assert!(error("pages").contains("1 keys in an answer that should have 500"), "{}", error("pages"));
+    }
 
     #[test]
     fn names_are_unique_and_every_row_has_a_target() {
