@@ -24,12 +24,16 @@ pub(crate) fn all(reader: &impl Reader, compares: &[Compare]) -> Result<bool, Re
 /// the value of a key that does not exist.
 fn holds(reader: &impl Reader, compare: &Compare) -> Result<bool, ReadFailure> {
     let target = CompareTarget::try_from(compare.target);
-    let query = RangeQuery {
-        // The index knows the revisions and versions; leases and values are in the records.
-        keys_only: matches!(target, Ok(CompareTarget::Version | CompareTarget::Create | CompareTarget::Mod)),
-        ..RangeQuery::new(KeyRange::from_request(&compare.key, &compare.range_end))
+    // The index knows everything but values.
+    let stored = target == Ok(CompareTarget::Value);
+    let kvs: Vec<KeyValue> = match KeyRange::from_request(&compare.key, &compare.range_end) {
+        KeyRange::Key(key) => reader.one(&key, stored)?.into_iter().collect(),
+        // Leases are not in an answer without values.
+        range => {
+            let keys_only = !stored && target != Ok(CompareTarget::Lease);
+            decode(&reader.range(&RangeQuery { keys_only, ..RangeQuery::new(range) })?.records)
+        }
     };
-    let kvs = decode(&reader.range(&query)?.records);
     if kvs.is_empty() {
         return Ok(target != Ok(CompareTarget::Value) && one(compare, &KeyValue::default()));
     }

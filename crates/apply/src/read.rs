@@ -4,9 +4,8 @@ use std::cell::Cell;
 
 use api::etcdserverpb::{RangeRequest, RangeResponse, ResponseHeader};
 use api::mvccpb::KeyValue;
-use mvcc::{
-    KeyInfo, KeyRange, RangeQuery, RangeResult, ReadError, Record, SortOrder, SortTarget, Store, WriteTxn,
-};
+use bytes::Bytes;
+use mvcc::{KeyRange, RangeQuery, RangeResult, ReadError, Record, SortOrder, SortTarget, Store, WriteTxn};
 
 use crate::rejection::{Failure, ReadFailure, Rejection};
 
@@ -15,8 +14,10 @@ pub(crate) trait Reader {
     /// The revision of that moment.
     fn revision(&self) -> i64;
     fn range(&self, query: &RangeQuery) -> Result<RangeResult, ReadFailure>;
-    /// What is known of a key that exists.
-    fn info(&self, key: &[u8]) -> Result<Option<KeyInfo>, Failure>;
+
+    /// One key, if it exists. Without `stored` its key and value may be missing, and nothing but
+    /// the index is read.
+    fn one(&self, key: &Bytes, stored: bool) -> Result<Option<KeyValue>, ReadFailure>;
 }
 
 impl Reader for WriteTxn<'_> {
@@ -28,8 +29,17 @@ impl Reader for WriteTxn<'_> {
         Ok(WriteTxn::range(self, query)?)
     }
 
-    fn info(&self, key: &[u8]) -> Result<Option<KeyInfo>, Failure> {
-        Ok(self.lookup(key))
+    fn one(&self, key: &Bytes, stored: bool) -> Result<Option<KeyValue>, ReadFailure> {
+        if stored {
+            return Ok(self.value(key)?.map(|record| record.decode()));
+        }
+        Ok(self.lookup(key).map(|info| KeyValue {
+            create_revision: info.create_revision,
+            mod_revision: info.mod_revision.main,
+            version: info.version,
+            lease: info.lease,
+            ..KeyValue::default()
+        }))
     }
 }
 
@@ -76,8 +86,9 @@ impl Reader for Pinned<'_> {
         Ok(result?)
     }
 
-    fn info(&self, key: &[u8]) -> Result<Option<KeyInfo>, Failure> {
-        unreachable!("only puts ask for it, and a pinned store has none: {key:?}")
+    fn one(&self, key: &Bytes, _stored: bool) -> Result<Option<KeyValue>, ReadFailure> {
+        let result = self.range(&RangeQuery::new(KeyRange::Key(key.clone())))?;
+        Ok(result.records.first().map(Record::decode))
     }
 }
 

@@ -285,7 +285,7 @@ impl<'a, R: Reader> Checker<'a, R> {
     /// Whether the key will exist when the operation at hand runs. etcd only asks whether it exists
     /// before the transaction, and crashes where a deletion "from this key on" went before, which
     /// the duplicate check lets pass.
-    fn will_exist(&self, key: &[u8]) -> Result<bool, Failure> {
+    fn will_exist(&self, key: &Bytes) -> Result<bool, ReadFailure> {
         for write in self.writes.iter().rev() {
             match write {
                 Write::Put(put) if *put == key => return Ok(true),
@@ -293,7 +293,7 @@ impl<'a, R: Reader> Checker<'a, R> {
                 _ => {}
             }
         }
-        Ok(self.reader.info(key)?.is_some())
+        Ok(self.reader.one(key, false)?.is_some())
     }
 }
 

@@ -1,0 +1,178 @@
+//! Members that apply the same log come to the same state, wherever each of them seals, flushes,
+//! compacts, stops in good order or crashes; and an entry that is applied again after a crash comes
+//! to the same outcome.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use api::etcdserverpb::{
+    AlarmRequest, CompactionRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
+    LeaseGrantRequest, LeaseRevokeRequest,
+};
+use api::membershippb::{
+    Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
+};
+use api::raftpb::ConfChange;
+use apply::{Applied, ChangeContext, Member, Outcome, Quota, to_json};
+use mvcc::ProgressState;
+use prost::Message;
+use raft::{Entry, EntryKind, Index, Term};
+use support::{Rng, Stage, encode};
+
+/// A log with everything in it. The revisions that it names are guesses, as a client's are.
+fn log(rng: &mut Rng, length: u64) -> Vec<Entry> {
+    let mut log = Vec::new();
+    for index in 1..=length {
+        let guess = 1 + (index / 3) as i64;
+        let mut kind = EntryKind::Normal;
+        let mut request = InternalRaftRequest::default();
+        match rng.below(24) {
+            0..=5 => request.put = Some(rng.put()),
+            6 | 7 => request.delete_range = Some(rng.delete()),
+            8..=13 => request.txn = Some(rng.txn(guess, 2)),
+            14 => request.range = Some(rng.range(guess)),
+            15 | 16 => {
+                request.lease_grant = Some(LeaseGrantRequest { id: 1 + rng.below(4) as i64, ttl: 900 })
+            }
+            17 => request.lease_revoke = Some(LeaseRevokeRequest { id: 1 + rng.below(4) as i64 }),
+            18 => {
+                let checkpoint = |id| LeaseCheckpoint { id, remaining_ttl: guess };
+                let checkpoints = (1..4).map(checkpoint).collect();
+                request.lease_checkpoint = Some(LeaseCheckpointRequest { checkpoints });
+            }
+            19 => {
+                let revision = guess - rng.below(6) as i64;
+                request.compaction = Some(CompactionRequest { revision, physical: false });
+            }
+            20 => {
+                // Mostly lowered, so that there is something to apply.
+                let (action, alarm) = (if rng.one_in(8) { 1 } else { 2 }, 1 + rng.below(2) as i32);
+                request.alarm = Some(AlarmRequest { action, member_id: 1, alarm });
+            }
+            21 => match rng.below(3) {
+                0 => request.cluster_version_set = Some(ClusterVersionSetRequest { ver: "3.7.0".into() }),
+                1 => {
+                    let ver = "3.6.0".to_owned();
+                    request.downgrade_info_set =
+                        Some(DowngradeInfoSetRequest { enabled: rng.one_in(2), ver });
+                }
+                _ => {
+                    let attributes = Attributes { name: format!("m{index}"), client_urls: Vec::new() };
+                    let member_attributes = Some(attributes);
+                    let member_id = 1 + rng.below(6);
+                    request.cluster_member_attr_set =
+                        Some(ClusterMemberAttrSetRequest { member_id, member_attributes });
+                }
+            },
+            22 => kind = EntryKind::ConfChange,
+            _ => {}
+        }
+        let data = match kind {
+            EntryKind::ConfChange => change(rng).encode_to_vec().into(),
+            _ if request == InternalRaftRequest::default() && rng.one_in(2) => [].into(),
+            _ => encode(request),
+        };
+        log.push(Entry { term: Term(1 + index / 50), index: Index(index), kind, data });
+    }
+    log
+}
+
+fn change(rng: &mut Rng) -> ConfChange {
+    let id = 1 + rng.below(6);
+    let kind = rng.below(4) as i32;
+    let peer_urls = vec![format!("http://{}:2380", rng.below(20))];
+    let member = Member { id, peer_urls, is_learner: kind == 3, ..Member::default() };
+    let is_promote = kind == 0 && rng.one_in(3);
+    let context = to_json(&ChangeContext { member, is_promote });
+    ConfChange { id: Some(5), r#type: Some(kind), node_id: Some(id), context: Some(context) }
+}
+
+/// One member living through the log; what each entry came to there.
+fn live(mut stage: Stage, log: &[Entry], rng: &mut Rng, calm: bool) -> (Stage, Vec<Told>) {
+    let mut told: Vec<Told> = Vec::new();
+    loop {
+        let at = stage.machine.applied().0.0 as usize;
+        let Some(entry) = log.get(at) else { break };
+        // Each member has its own clock, and some lead for a while.
+        let now = Duration::from_millis(rng.below(10_000_000));
+        let applied = Told::of(stage.machine.apply(entry, now).unwrap());
+        match told.get(at) {
+            Some(before) => assert_eq!(&applied, before, "entry {} came to something else", entry.index),
+            None => told.push(applied),
+        }
+        if calm {
+            stage.machine.seal();
+            continue;
+        }
+        match rng.below(40) {
+            0..=9 => stage.machine.seal(),
+            10..=13 => _ = stage.backend.flush().unwrap(),
+            14..=17 => stage.store_step(),
+            18 => stage = stage.restart(),
+            19 | 20 => stage = stage.crash().0,
+            21 => stage.shared.lessor.lock().promote(Duration::ZERO, now),
+            22 => stage.shared.lessor.lock().demote(),
+            _ => {}
+        }
+    }
+    stage.machine.seal();
+    while stage.shared.store.compact_step(100).unwrap().state == ProgressState::More {}
+    stage.backend.flush_all().unwrap();
+    (stage, told)
+}
+
+#[derive(Debug, PartialEq)]
+struct Told {
+    outcome: Outcome,
+    events: Option<(i64, Vec<mvcc::Event>)>,
+    conf_change: Option<raft::ConfChange>,
+}
+
+impl Told {
+    fn of(applied: Applied) -> Self {
+        Told { outcome: applied.outcome, events: applied.events, conf_change: applied.conf_change }
+    }
+}
+
+fn assert_same(a: &Stage, b: &Stage, context: &str) {
+    assert_eq!(a.machine.applied(), b.machine.applied(), "{context}");
+    assert_eq!(a.machine.conf_state(), b.machine.conf_state(), "{context}");
+    assert_eq!(a.shared.cluster.get(), b.shared.cluster.get(), "{context}");
+    assert_eq!(a.shared.alarms.get(), b.shared.alarms.get(), "{context}");
+    assert_eq!(a.shared.store.hash_kv(0).unwrap(), b.shared.store.hash_kv(0).unwrap(), "{context}");
+    assert_eq!(a.tables(), b.tables(), "{context}");
+    let (a, b) = (a.shared.lessor.lock(), b.shared.lessor.lock());
+    assert_eq!(a.stored(), b.stored(), "{context}");
+    for lease in a.stored() {
+        assert_eq!(a.keys(lease.id), b.keys(lease.id), "{context}");
+    }
+}
+
+#[test]
+fn replicas_do_not_part_ways() {
+    let mut effective = 0;
+    for seed in 0..25 {
+        let mut rng = Rng::new(seed);
+        let log = log(&mut rng, 300);
+        let (a, told) = live(Stage::new(apply::Options::default()), &log, &mut rng, true);
+        // The other one has a quota that every write is above: it says so, and does the same.
+        let quota = Quota::from_flag(if seed % 2 == 0 { 0 } else { 1 });
+        let options = apply::Options { quota, ..apply::Options::default() };
+        let (b, told_by_b) = live(Stage::new(options), &log, &mut rng, false);
+        let context = format!("seed {seed}");
+        for (a, b) in told.iter().zip(&told_by_b) {
+            assert_eq!((&a.events, &a.conf_change), (&b.events, &b.conf_change), "{context}");
+            if quota.limit() != Some(1) {
+                assert_eq!(a.outcome, b.outcome, "{context}");
+            }
+        }
+        assert_same(&a, &b, &context);
+        // And what is in memory is what a new start makes of the disk.
+        let (a, b) = (a.restart(), b.restart());
+        assert_same(&a, &b, &context);
+        effective += told.iter().filter(|told| told.outcome.is_ok()).count();
+    }
+    assert!(effective > 25 * 150, "only {effective} entries took effect");
+}
