@@ -23,7 +23,8 @@ pub enum Input {
     /// Every [`Effect::Persist`] up to and including this one is durable. Those that need no sync
     /// are acknowledged together with a later one, or when they are written.
     Persisted(PersistId),
-    /// Everything handed out by [`Effect::Apply`] and [`Effect::Install`] up to here is applied.
+    /// Everything handed out by [`Effect::Apply`] and [`Effect::Install`] up to here is applied. An
+    /// install is reported by itself, before anything after it is applied.
     Applied(Index),
     /// A configuration entry takes effect. Given while the machine applies that entry, before the
     /// [`Input::Applied`] that covers it. A change that the machine refuses is not given.

@@ -84,6 +84,7 @@ impl Log {
         begin: (Index, Term),
         entries: Vec<Entry>,
         durable: HardState,
+        commit: Index,
         applied: Index,
         catch_up: CatchUp,
     ) -> Log {
@@ -93,7 +94,7 @@ impl Log {
             begin,
             bytes: entries.iter().map(Entry::size).sum(),
             catch_up,
-            commit: durable.commit,
+            commit,
             handed: applied,
             applied,
             stable: last,

@@ -121,7 +121,8 @@ impl Raft {
     /// If `config` or what was restored contradicts itself.
     pub fn new(config: Config, restored: Restored) -> Result<Raft, Error> {
         check_config(&config)?;
-        let Restored { mut hard_state, snapshot, entries, applied } = restored;
+        let Restored { hard_state: durable, snapshot, entries, applied } = restored;
+        let mut hard_state = durable;
         let (last, last_term) = check_log(&entries, snapshot.index, snapshot.term)?;
         if applied < snapshot.index {
             return Err(Error::Missing { begin: snapshot.index, applied });
@@ -132,7 +133,8 @@ impl Raft {
             return Err(Error::LogTooShort { last, needed: hard_state.commit });
         }
         // Entries come before the hard state within a write, so a torn write may leave entries of a
-        // term that is not written down. No promise was made in that term.
+        // term that is not written down. No promise was made in that term; it is written before the
+        // first one is.
         if hard_state.term < last_term {
             hard_state = HardState { term: last_term, vote: None, ..hard_state };
         }
@@ -141,7 +143,8 @@ impl Raft {
         let life = rng.next();
         let keep = CatchUp { entries: config.limits.catch_up_entries, bytes: config.limits.catch_up_bytes };
         let term = hard_state.term;
-        let log = Log::new((snapshot.index, snapshot.term), entries, hard_state, applied, keep);
+        let begin = (snapshot.index, snapshot.term);
+        let log = Log::new(begin, entries, durable, hard_state.commit, applied, keep);
         let mut raft = Raft {
             rng,
             term,
@@ -368,7 +371,8 @@ impl Raft {
     }
 
     /// The machine has applied up to `index`; of every configuration change up to there it has been
-    /// told by [`Raft::apply_conf_change`] before.
+    /// told by [`Raft::apply_conf_change`] before. A snapshot is reported before anything after it
+    /// is applied.
     pub fn applied(&mut self, index: Index) {
         self.log.applied_to(index);
         self.dirty = true;
@@ -387,6 +391,11 @@ impl Raft {
     /// # Errors
     /// If it does not fit; then, on every member alike, nothing changes.
     pub fn apply_conf_change(&mut self, change: &ConfChangeV2) -> Result<ConfState, MembershipError> {
+        // The machine is still at entries that a snapshot has overtaken: the configuration in force
+        // is the snapshot's, and contains this change.
+        if self.log.is_installing() {
+            return Ok(self.membership.clone());
+        }
         let next = self.membership.changed(change)?;
         self.dirty = true;
         self.switch_to(next.clone());
