@@ -3,13 +3,15 @@
 //! `cargo run --release -p watch --example fan_out`
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::key_range::KeyRange;
 use api::mvccpb::KeyValue;
+use backend::{Backend, Seal, Storage};
 use bytes::{Bytes, BytesMut};
-use mvcc::Revision;
+use mvcc::{Revision, Store};
 use prost::Message;
 use rustix::time::{ClockId, clock_gettime};
 use watch::{Batch, Chunk, Event, History, HistoryError, Hub, StreamId, WatchRequest};
@@ -165,21 +167,38 @@ fn many_keys(watchers: usize) {
     );
 }
 
-fn catch_up(watchers: usize, revisions: i64) {
-    let past = Past((2..=revisions + 1).map(|at| put(&format!("key/{}", at % 1000), at)).collect());
+/// A store on disk, flushed, with as many revisions.
+fn stored(folder: &Path, revisions: i64) -> Store {
+    let storage = Storage::File(folder.join("past.redb"));
+    let backend = Backend::open(storage, backend::Options::default()).unwrap();
+    let (store, mut writer, _) = Store::open(backend.clone()).unwrap();
+    for at in 2..=revisions + 1 {
+        let mut txn = writer.begin();
+        txn.put(Bytes::from(format!("key/{}", at % 1000)), Bytes::from(vec![b'x'; 256]), 0);
+        txn.commit().unwrap();
+        backend.seal(Seal { index: at as u64, term: 1, ..Seal::default() });
+        if at % 10_000 == 0 {
+            backend.flush_all().unwrap();
+        }
+    }
+    backend.flush_all().unwrap();
+    store
+}
+
+fn catch_up(kind: &str, past: &dyn History, watchers: usize, revisions: i64, prev_kv: bool) {
     let mut hub = Hub::new(revisions + 1);
     let mut out = BytesMut::with_capacity(1 << 22);
     let stream = hub.open_stream();
     for watcher in 0..watchers {
         let key = Bytes::from(format!("key/{}", watcher % 1000));
-        let request = WatchRequest { start_revision: 2, ..WatchRequest::new(KeyRange::Key(key)) };
+        let request = WatchRequest { start_revision: 2, prev_kv, ..WatchRequest::new(KeyRange::Key(key)) };
         hub.create(stream, request, revisions + 1);
     }
     let (mut steps, mut frames, mut longest) = (0, 0u64, Duration::ZERO);
     let begin = Instant::now();
     while hub.has_more(stream) {
         let start = Instant::now();
-        let frame = hub.next(stream, &past).unwrap();
+        let frame = hub.next(stream, past).unwrap();
         longest = longest.max(start.elapsed());
         steps += 1;
         if let Some(frame) = frame {
@@ -189,7 +208,7 @@ fn catch_up(watchers: usize, revisions: i64) {
         }
     }
     println!(
-        "{watchers:>6} watchers {revisions} revisions behind on one stream: {:.0} ms in {steps} pulls ({frames} frames), the longest {:.2} ms",
+        "{watchers:>6} watchers {revisions} revisions behind on one stream, {kind}: {:.0} ms in {steps} pulls ({frames} frames), the longest {:.2} ms",
         begin.elapsed().as_secs_f64() * 1e3,
         longest.as_secs_f64() * 1e3,
     );
@@ -204,7 +223,13 @@ fn main() {
     }
     many_keys(1_000);
     many_keys(100_000);
+    let revisions = 500_000;
+    let past = Past((2..=revisions + 1).map(|at| put(&format!("key/{}", at % 1000), at)).collect());
+    let folder = tempfile::tempdir().unwrap();
+    let store = stored(folder.path(), revisions);
     for watchers in [1, 1_000, 10_000] {
-        catch_up(watchers, 500_000);
+        catch_up("from a list", &past, watchers, revisions, false);
+        catch_up("from the store", &store, watchers, revisions, false);
+        catch_up("from the store with prev_kv", &store, watchers, revisions, true);
     }
 }
