@@ -66,21 +66,7 @@ fn complain(notes: &[Note], last: Option<&Note>) {
 /// Starts the member and serves until it is told to stop.
 fn run(config: Config) -> ExitCode {
     logging::note(&config.note());
-    if !config.data_dir.join("member").exists() {
-        match config.bootstrap() {
-            Ok(cluster) => logging::note(
-                &Note::new(Level::Info, "beginning a new cluster")
-                    .text("name", &cluster.name)
-                    .with("peer-urls", config::url::strings(&cluster.peer_urls))
-                    .text("token", &cluster.token),
-            ),
-            Err(words) => {
-                logging::note(&Note::new(Level::Fatal, "failed to start").text("error", &words));
-                return ExitCode::FAILURE;
-            }
-        }
-    }
-    ExitCode::SUCCESS
+    serve::serve(&config)
 }
 
 /// The address that this machine would reach others from. No packet is sent: connecting a datagram socket only

@@ -11,6 +11,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::config::Config;
 use crate::config::url::{self, Url};
+use crate::logging;
+use crate::note::{Level, Note};
 
 /// How long an orderly end may take before the process ends all the same. What is acknowledged is
 /// in the log already, so nothing but time would be lost.
@@ -21,7 +23,7 @@ pub(crate) fn serve(config: &Config) -> ExitCode {
     match start(config) {
         Ok((server, failures)) => wait(server, failures),
         Err(words) => {
-            tracing::error!(error = words, "failed to start the member");
+            logging::note(&Note::new(Level::Fatal, "failed to start").text("error", &words));
             ExitCode::FAILURE
         }
     }
@@ -30,13 +32,16 @@ pub(crate) fn serve(config: &Config) -> ExitCode {
 fn start(config: &Config) -> Result<(Server, UnboundedReceiver<ThreadFailure>), String> {
     // Ports first: one that is taken is the most common mistake, and the data directory need not be
     // touched to find it out.
-    let listeners =
-        Listeners { client: bind(config, &config.listen_client_urls)?, peer: bind(config, &config.listen_peer_urls)? };
+    let listeners = Listeners {
+        client: bind(config, &config.listen_client_urls)?,
+        peer: bind(config, &config.listen_peer_urls)?,
+    };
     let (report, failures) = unbounded_channel();
     let mut server = Server::start(member_config(config)?, report).map_err(|error| error.to_string())?;
-    let (interval, timeout) = config
-        .grpc_keepalive
-        .map_or((Duration::ZERO, Duration::from_secs(20)), |keep_alive| (keep_alive.interval, keep_alive.timeout));
+    let (interval, timeout) =
+        config.grpc_keepalive.map_or((Duration::ZERO, Duration::from_secs(20)), |keep_alive| {
+            (keep_alive.interval, keep_alive.timeout)
+        });
     let http2 = Http2 {
         max_concurrent_streams: config.max_concurrent_streams,
         keepalive_interval: interval,
@@ -93,7 +98,14 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
         shards: available_parallelism().map_or(1, usize::from).min(server::MAX_SHARDS),
     };
     if !settings.holds_member() {
-        settings.peer_urls = url::strings(&config.bootstrap()?.peer_urls);
+        let cluster = config.bootstrap()?;
+        settings.peer_urls = url::strings(&cluster.peer_urls);
+        logging::note(
+            &Note::new(Level::Info, "beginning a new cluster")
+                .text("name", &cluster.name)
+                .with("peer-urls", url::strings(&cluster.peer_urls))
+                .text("token", &cluster.token),
+        );
     }
     Ok(settings)
 }

@@ -185,7 +185,7 @@ fn make_dir(dir: &Path) -> Result<(), StartError> {
     RealDisk.create_dir(dir).map_err(|error| StartError::Io(dir.to_owned(), error))
 }
 
-fn has_wal(dir: &Path) -> bool {
+pub(crate) fn has_wal(dir: &Path) -> bool {
     std::fs::read_dir(dir).is_ok_and(|entries| {
         entries.flatten().any(|entry| entry.path().extension().is_some_and(|e| e == "wal"))
     })

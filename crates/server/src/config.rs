@@ -58,6 +58,12 @@ impl Config {
         self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("member").join("wal"))
     }
 
+    /// Whether the data directory holds a member already; what concerns the founding of a cluster
+    /// is of no interest then.
+    pub fn holds_member(&self) -> bool {
+        crate::bootstrap::has_wal(&self.wal_dir())
+    }
+
     /// Where redb's file lies.
     pub fn backend_path(&self) -> PathBuf {
         self.data_dir.join("member").join("cairn.redb")

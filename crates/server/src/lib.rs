@@ -61,6 +61,10 @@ pub use run::{Server, ThreadFailure};
 pub use status::RaftStatus;
 pub use watching::WatchStream;
 
+/// The most runtime threads that a member can have: a request's id names its thread in 8 bits, and
+/// the last number stands for none.
+pub const MAX_SHARDS: usize = 255;
+
 /// The version of the cluster that this member would found.
 pub const CLUSTER_VERSION: &str = "3.7.0";
 
