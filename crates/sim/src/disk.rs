@@ -138,6 +138,7 @@ struct State {
     record: Vec<Op>,
     calls: u64,
     fail_at: Option<u64>,
+    full: bool,
 }
 
 impl fmt::Debug for Disk {
@@ -162,6 +163,7 @@ impl Disk {
             record: Vec::new(),
             calls: 0,
             fail_at: None,
+            full: false,
         })))
     }
 
@@ -203,6 +205,11 @@ impl Disk {
         self.0.lock().fail_at = Some(n);
     }
 
+    /// From now on no file can grow, until this is called with `false`.
+    pub fn set_full(&self, full: bool) {
+        self.0.lock().full = full;
+    }
+
     /// Whether the call that was to fail has come.
     pub fn has_failed(&self) -> bool {
         let state = self.0.lock();
@@ -233,6 +240,12 @@ impl State {
             Some(n) if n == self.calls => Err(io::Error::other("the disk failed, as it was told to")),
             _ => Ok(()),
         }
+    }
+
+    /// Whether a file may become this long.
+    fn room(&self, inode: Inode, len: u64) -> io::Result<()> {
+        let grows = self.files.get(&inode).is_some_and(|file| len > file.len);
+        if self.full && grows { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
     fn create(&mut self, path: &Path) -> Inode {
@@ -293,11 +306,13 @@ impl File {
         Ok(())
     }
 
-    /// A write that fails has done half of its work.
+    /// A write that fails has done half of its work: it ends where a sector does, because the kernel copies
+    /// whole pages and a file system gives out whole blocks.
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.disk.0.lock();
-        let called = state.call();
-        let done = if called.is_ok() { data.len() } else { data.len() / 2 };
+        let called = state.call().and_then(|()| state.room(self.inode, offset + data.len() as u64));
+        let half = (offset + data.len() as u64 / 2) / SECTOR as u64 * SECTOR as u64;
+        let done = if called.is_ok() { data.len() } else { half.saturating_sub(offset) as usize };
         state.write(self.inode, offset, &data[..done]);
         called
     }
@@ -305,6 +320,7 @@ impl File {
     fn set_size(&self, len: u64) -> io::Result<()> {
         let mut state = self.disk.0.lock();
         state.call()?;
+        state.room(self.inode, len)?;
         state.set_len(self.inode, len);
         Ok(())
     }

@@ -168,9 +168,11 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The segments are mostly zeros when they are young, so this looks at eight bytes at a time.
+/// Young segments are mostly zeros, so whole pages of them are compared at once.
 fn first_nonzero(bytes: &[u8]) -> Option<usize> {
-    let (words, _) = bytes.as_chunks::<64>();
-    let skip = words.iter().take_while(|w| w.iter().fold(0, |a, b| a | b) == 0).count() * 64;
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let pages = bytes.chunks(ZEROS.len());
+    let zero = pages.take_while(|page| *page == &ZEROS[..page.len()]).count();
+    let skip = bytes.len().min(zero * ZEROS.len());
     bytes[skip..].iter().position(|&b| b != 0).map(|i| skip + i)
 }
