@@ -92,6 +92,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("scan on 2 threads: {:.0} rows/s", rate(total.load(Ordering::Relaxed) as u64, at.elapsed()));
     drop(view);
 
+    // The file as a crash would leave it: copied while it is open.
+    let crashed = directory.path().join("crashed");
+    std::fs::copy(&path, &crashed)?;
+    let at = Instant::now();
+    drop(Backend::open(Storage::File(crashed), Options::default())?);
+    println!("open after a crash, and close: {:?}", at.elapsed());
     drop(store);
     let at = Instant::now();
     let store = open()?;

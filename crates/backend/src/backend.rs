@@ -140,7 +140,7 @@ impl Backend {
             let memory = queue.seal(seal, &mut self.shared.overlay.lock());
             self.shared.buffered.fetch_add(memory, Ordering::Relaxed);
             // Small generations keep a flush to whole ones, and its memory free as soon as it ends.
-            if queue.young_rows() >= self.shared.options.flush_rows / 2 {
+            if queue.young_weight() >= self.shared.options.flush_rows / 2 {
                 self.rotate(&mut queue);
             }
         }
@@ -230,12 +230,16 @@ impl Backend {
     /// # Errors
     /// As [`flush`](Backend::flush).
     pub fn flush_all(&self) -> Result<Flushed, Error> {
+        let (target, _) = self.shared.queue.lock().progress();
         let mut total = Flushed::default();
         loop {
-            let flushed = self.flush()?;
+            let mut writer = self.shared.writer.lock();
+            let flushed = self.flush_under(&mut writer)?;
             total.rows += flushed.rows;
             total.bytes += flushed.bytes;
-            if !flushed.more {
+            // Looked at with the write side held: what was taken is durable.
+            let (_, taken) = self.shared.queue.lock().progress();
+            if taken >= target {
                 return Ok(Flushed { rows: total.rows, bytes: total.bytes, ..flushed });
             }
         }

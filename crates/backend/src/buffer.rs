@@ -17,6 +17,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// What a buffered row costs in memory beside its record: list node, handle, allocator slack.
 const ROW_OVERHEAD: usize = 128;
 
+/// Bytes that count as much as one more row, so that large values do not make a large transaction.
+const BYTES_PER_ROW: u64 = 1024;
+
+/// What rows, or table changes, of so many bytes are worth against a limit given in rows.
+fn weight(rows: usize, disk: u64) -> usize {
+    rows.max((disk / BYTES_PER_ROW) as usize)
+}
+
 /// Numbers the batches of one process in order; the first is 1.
 pub(crate) type Batch = u64;
 
@@ -124,6 +132,7 @@ impl Work {
 pub(crate) struct Queue {
     pub(crate) young: Arc<Generation>,
     young_rows: usize,
+    young_disk: u64,
     // The batch that is being written, its rows, and what was asked for meanwhile: removals may
     // name rows of this very batch, so they are queued behind it.
     open: Batch,
@@ -136,6 +145,9 @@ pub(crate) struct Queue {
     flushed: Batch,
     taken_ops: u64,
     in_flight: bool,
+    // Items put into the queue and taken out of it, ever.
+    handed: u64,
+    taken: u64,
     last_index: u64,
 }
 
@@ -144,6 +156,7 @@ impl Queue {
         Queue {
             young,
             young_rows: 0,
+            young_disk: 0,
             open: 1,
             open_rows: 0,
             open_memory: 0,
@@ -153,6 +166,8 @@ impl Queue {
             flushed: 0,
             taken_ops: 0,
             in_flight: false,
+            handed: 0,
+            taken: 0,
             last_index: durable_index,
         }
     }
@@ -163,6 +178,7 @@ impl Queue {
         let disk = crate::tables::row_bytes(row.record.len());
         self.young.insert(key, Held { batch: self.open, row });
         self.young_rows += 1;
+        self.young_disk += disk;
         self.open_rows += 1;
         self.open_memory += memory;
         self.open_disk += disk;
@@ -180,6 +196,7 @@ impl Queue {
         self.last_index = seal.index;
         let ops = ops_memory(&seal.ops);
         overlay.add(&seal.ops);
+        self.handed += 1;
         self.items.push_back(Item::Sealed {
             batch: self.open,
             rows: std::mem::take(&mut self.open_rows),
@@ -213,6 +230,7 @@ impl Queue {
         if let Item::Ops(ops) = &item {
             overlay.add(ops);
         }
+        self.handed += 1;
         self.items.push_back(item);
     }
 
@@ -225,13 +243,19 @@ impl Queue {
         self.items.is_empty() && !self.in_flight
     }
 
+    /// How many items were put into the queue, and how many taken out of it whole.
+    pub(crate) fn progress(&self) -> (u64, u64) {
+        (self.handed, self.taken)
+    }
+
     /// What was taken last is durable.
     pub(crate) fn landed(&mut self) {
         self.in_flight = false;
     }
 
-    pub(crate) fn young_rows(&self) -> usize {
-        self.young_rows
+    /// How much the young generation holds, in rows of common size.
+    pub(crate) fn young_weight(&self) -> usize {
+        weight(self.young_rows, self.young_disk)
     }
 
     /// Freezes the young generation, unless it is empty or in the middle of a batch.
@@ -239,7 +263,7 @@ impl Queue {
         if self.open_rows > 0 || self.young_rows == 0 {
             return None;
         }
-        self.young_rows = 0;
+        (self.young_rows, self.young_disk) = (0, 0);
         let frozen = std::mem::replace(&mut self.young, Arc::new(Generation::new()));
         frozen.frozen_at.store(self.open - 1, Ordering::Release);
         Some(frozen)
@@ -252,7 +276,7 @@ impl Queue {
         let mut budget = limit.max(1);
         while let Some(item) = self.items.front_mut() {
             let cost = match item {
-                Item::Sealed { rows, seal, .. } => *rows + seal.ops.len(),
+                Item::Sealed { rows, disk, seal, .. } => weight(*rows, *disk) + seal.ops.len(),
                 Item::Ops(ops) => ops.len(),
                 Item::Removals(_) => 0,
             };
@@ -270,6 +294,7 @@ impl Queue {
                 break;
             }
             let item = self.items.pop_front().expect("the front was just looked at");
+            self.taken += 1;
             match item {
                 Item::Sealed { batch, rows, memory, disk, seal } => {
                     work.through = batch;
@@ -342,5 +367,56 @@ impl Overlay {
                 entries.remove(&op.key);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(queue: &mut Queue, index: u64, rows: i64, size: usize) {
+        for sub in 0..rows {
+            let row = Row { tombstone: false, record: Bytes::from(vec![0; size]) };
+            queue.insert(crate::row_key(index as i64, sub), row);
+        }
+        queue.seal(Seal { index, ..Seal::default() }, &mut Overlay::default());
+    }
+
+    #[test]
+    fn large_values_make_small_transactions() {
+        let mut queue = Queue::new(Arc::new(Generation::new()), 0);
+        for index in 1..=10 {
+            batch(&mut queue, index, 1, 100 << 10);
+        }
+        assert!(queue.young_weight() >= 1000);
+        let work = queue.take(250);
+        assert_eq!((work.rows, work.through, work.more), (2, 2, true));
+        // One batch goes through however large it is.
+        batch(&mut queue, 11, 1, 10 << 20);
+        assert_eq!(queue.take(700).rows, 7);
+        assert_eq!(queue.take(700).rows, 1, "the next would exceed the limit");
+        assert_eq!(queue.take(700).rows, 1);
+        assert!(queue.take(800).is_empty());
+    }
+
+    #[test]
+    fn a_generation_is_frozen_between_batches_only() {
+        let mut queue = Queue::new(Arc::new(Generation::new()), 0);
+        assert!(queue.rotate().is_none(), "it is empty");
+        batch(&mut queue, 1, 2, 10);
+        let row = Row { tombstone: false, record: Bytes::new() };
+        queue.insert(crate::row_key(2, 0), row);
+        assert!(queue.rotate().is_none(), "a batch is half written");
+        queue.seal(Seal { index: 2, ..Seal::default() }, &mut Overlay::default());
+        let frozen = queue.rotate().expect("there are rows and no open batch");
+        assert!(!frozen.is_covered(1) && frozen.is_covered(2));
+        assert!(!queue.young.is_covered(u64::MAX), "it is still growing");
+    }
+
+    #[test]
+    #[should_panic(expected = "sealed at index 4 after one at 5")]
+    fn an_index_that_goes_back_is_a_bug() {
+        let mut queue = Queue::new(Arc::new(Generation::new()), 5);
+        batch(&mut queue, 4, 0, 0);
     }
 }

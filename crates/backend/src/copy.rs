@@ -20,8 +20,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Rows or entries per transaction while copying.
+/// Rows or entries per transaction while copying, and bytes after which one ends all the same.
 const CHUNK: usize = 16_384;
+const CHUNK_BYTES: usize = 16 << 20;
 /// With so few keys left to look at again, flushes can wait for the rest.
 const FEW: usize = 2_048;
 /// Rounds after which flushes wait for the rest, however much it is.
@@ -146,17 +147,16 @@ impl Copy {
 
     fn everything(&mut self, source: &Durable) -> Result<(), Error> {
         let mut rows = source.rows.iter().map_err(failed)?.peekable();
-        let mut broken = None;
-        while rows.peek().is_some() && broken.is_none() {
-            let chunk = rows.by_ref().take(CHUNK).map_while(|entry| {
-                let row =
-                    entry.map_err(failed).and_then(|(key, value)| Ok((*key.value(), row_of(value.value())?)));
-                row.map_err(|error| broken = Some(error)).ok()
-            });
-            self.commit(|commit| commit.put_rows(chunk))?;
-        }
-        if let Some(error) = broken {
-            return Err(error);
+        while rows.peek().is_some() {
+            let mut chunk = Vec::new();
+            let mut bytes = 0;
+            while chunk.len() < CHUNK && bytes < CHUNK_BYTES {
+                let Some(entry) = rows.next() else { break };
+                let (key, value) = entry.map_err(failed)?;
+                bytes += value.value().len();
+                chunk.push((*key.value(), row_of(value.value())?));
+            }
+            self.commit(|commit| commit.put_rows(chunk.into_iter()))?;
         }
         for table in Table::ALL {
             let entries = source.table(table)?;
@@ -184,13 +184,17 @@ impl Copy {
         let mut keys = touched.rows.clone();
         keys.sort_unstable();
         keys.dedup();
-        for keys in keys.chunks(CHUNK) {
-            let mut present = Vec::new();
-            let mut gone = Vec::new();
-            for key in keys {
-                match source.rows.get(key).map_err(failed)? {
-                    Some(value) => present.push((*key, row_of(value.value())?)),
-                    None => gone.push(*key),
+        let mut keys = keys.into_iter().peekable();
+        while keys.peek().is_some() {
+            let (mut present, mut gone, mut bytes) = (Vec::new(), Vec::new(), 0);
+            while present.len() + gone.len() < CHUNK && bytes < CHUNK_BYTES {
+                let Some(key) = keys.next() else { break };
+                match source.rows.get(&key).map_err(failed)? {
+                    Some(value) => {
+                        bytes += value.value().len();
+                        present.push((key, row_of(value.value())?));
+                    }
+                    None => gone.push(key),
                 }
             }
             self.commit(|commit| {

@@ -38,7 +38,8 @@ pub struct Options {
     pub flush_bytes: usize,
     /// Buffered bytes past which `wait_for_room` makes the writer wait.
     pub buffer_bytes: usize,
-    /// Rows, table changes and removals that one flush may carry; it always takes one batch.
+    /// Rows, table changes and removals that one flush may carry, a KiB of a large row counting
+    /// as a row; a batch that is larger goes alone.
     pub flush_rows: usize,
 }
 

@@ -163,4 +163,6 @@ fn freed_space_comes_back_when_there_is_enough_of_it() {
     assert_eq!(std::fs::metadata(&path).unwrap().len(), store.size());
     assert_eq!(store.size_in_use(), freed);
     assert!(!store.reclaim().unwrap(), "once is enough");
+    fill(&store, 12_000..13_000, 9_000);
+    assert_eq!(std::fs::metadata(&path).unwrap().len(), store.size(), "the size of another file");
 }
