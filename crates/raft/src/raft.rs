@@ -203,9 +203,11 @@ impl Raft {
         }
         self.dirty = true;
         if let Body::VoteResponse(answer) | Body::PreVoteResponse(answer) = &message.body
+            && !matches!(self.role, Role::Leader(_))
             && self.log.matches(answer.commit, answer.commit_term)
         {
-            // True whatever the term, and perhaps just what this member was missing.
+            // True whatever the term, and perhaps just what this member was missing. A leader learns
+            // what is committed by counting alone.
             self.log.commit_to(answer.commit);
         }
         if message.term > self.term && !self.enter_term(&message) {
