@@ -1,6 +1,8 @@
 //! How fast the store is on this machine: flush, get, scan, split scan, removal, defragmentation,
 //! opening. `cargo run --release -p backend --example measure [rows] [bytes]`
 
+#![allow(clippy::disallowed_methods)]
+
 use backend::{Backend, Options, Row, RowKey, Seal, Storage, row_key};
 use bytes::Bytes;
 use std::hint::black_box;

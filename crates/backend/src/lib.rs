@@ -1,4 +1,61 @@
 //! The durable store behind the key-value history: the only room that knows redb.
+//!
+//! # The problem
+//!
+//! A committed command must be readable at once and durable soon, and an fsync per command is far
+//! too slow. The log already is durable, so the store may lag behind it, on one condition: what it
+//! holds must be exactly the effects of the log up to some entry, and it must know which. An index
+//! that runs ahead of its effects loses them at the next restart; one that lags applies them
+//! twice; and either way this member differs from the others without anyone noticing.
+//!
+//! # The idea
+//!
+//! Rows go into a *generation*, a skip list that readers search at once. At the end of an apply
+//! batch the writer *seals* it: the rows since the last seal, the table changes it brings and the
+//! index it reached are one piece from then on. A *flush*, on a thread of its own, takes whole
+//! sealed batches, oldest first, and commits them in one redb transaction, index included. Then it
+//! *publishes* a new picture for readers, with the rows in redb and their generations gone.
+//!
+//! | | open batch | sealed | flushed |
+//! |---|---|---|---|
+//! | readers of rows see it | yes | yes | yes |
+//! | readers of tables see it | no | yes | yes |
+//! | there after a crash | no | no | yes |
+//! | `consistent()` covers it | no | no | yes |
+//!
+//! A reader takes the picture as one `Arc`: generations newest first, and one redb read
+//! transaction below them. Nothing is taken out of a generation while anyone can see it, so a row
+//! cannot slip from one place to the other between two looks, and there is nothing to retry.
+//!
+//! # What must hold
+//!
+//! - One function writes: [`Backend::flush`]. Removals and notes of this member alone queue up
+//!   behind the batches that precede them and take the same road. (A new store and the copy that a
+//!   defragmentation makes are written before they have a name.)
+//! - A removal never overtakes the batch that wrote the row, nor a note the removals it reports.
+//! - After the first failed call to the disk, every call fails. Only a restart, which reads what
+//!   is really there, may go on. Rewriting the file is the exception, until it takes the old
+//!   one's name: a copy that fails is thrown away.
+//! - The count of live bytes is kept by the very calls that write, and stored with them.
+//! - Memory is bounded: redb's cache by [`Options::cache_bytes`], the buffer by
+//!   [`Options::buffer_bytes`], at which [`Backend::wait_for_room`] holds the writer.
+//!
+//! # On disk
+//!
+//! One redb table per etcd bucket under etcd's name, rows in `key` under 17 bytes of revision with
+//! a tag byte before the record, and a table `cairn` that says the file is ours, in which format,
+//! and how many bytes live in it. Commits record the allocator's state (redb's quick repair): a
+//! start after a crash takes milliseconds whatever the size.
+//!
+//! redb doubles a file that grows and shrinks it only from the end, so freed space comes back by
+//! copying the live data beside the old file while everything goes on: [`Backend::reclaim`], for a
+//! background thread to call after compactions, or [`Backend::defragment`] on request.
+//!
+//! # Left out
+//!
+//! What a row means, which rows a compaction removes, when to flush: all that is the callers'. So
+//! is a verdict on stored bytes: redb checks its pages when it repairs, not when it reads, and
+//! what every member must agree on is compared by hash over the members.
 
 mod backend;
 mod buffer;
