@@ -2,9 +2,9 @@
 //!
 //! None of this is looked at again once the data directory holds a member.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::ToSocketAddrs;
 
-use super::url::{self, Url};
+use super::url::{self, Scheme, Url};
 use super::{ClusterState, Config};
 
 /// What the identity of a new cluster is made of.
@@ -56,10 +56,7 @@ impl Config {
     /// spellings of one address will do.
     fn advertised_as(&self, urls: &[Url]) -> Result<(), String> {
         let advertised = &self.advertise_peer_urls;
-        let same = |a: &Url, b: &Url| {
-            a == b || (a.scheme == b.scheme && resolve(a).is_some_and(|x| Some(x) == resolve(b)))
-        };
-        if advertised.len() == urls.len() && advertised.iter().zip(urls).all(|(a, b)| same(a, b)) {
+        if advertised.len() == urls.len() && (advertised == urls || resolved(advertised) == resolved(urls)) {
             return Ok(());
         }
         let absent = |from: &[Url], of: &[Url]| -> Vec<String> {
@@ -87,8 +84,20 @@ impl Config {
     }
 }
 
-fn resolve(url: &Url) -> Option<SocketAddr> {
-    url.socket_addr().or_else(|| (url.host.as_str(), url.port).to_socket_addrs().ok()?.next())
+/// The URLs with their hosts looked up, sorted. As in etcd `localhost` stays what it is, and does not equal
+/// 127.0.0.1; a name that cannot be looked up stays too.
+fn resolved(urls: &[Url]) -> Vec<String> {
+    let resolve = |url: &Url| {
+        let named = url.host != "localhost" && matches!(url.scheme, Scheme::Http | Scheme::Https);
+        let mut found = named.then(|| (url.host.as_str(), url.port).to_socket_addrs().ok()).flatten();
+        match found.as_mut().and_then(Iterator::next) {
+            Some(address) => format!("{:?} {address}", url.scheme),
+            None => url.to_string(),
+        }
+    };
+    let mut all: Vec<String> = urls.iter().map(resolve).collect();
+    all.sort();
+    all
 }
 
 /// `name=url,name=url` as members with their URLs, in the order of their first mention.
