@@ -29,6 +29,9 @@ pub struct Options {
     pub step_rows: usize,
     /// Bytes of events that one step of catching up gathers, more or less.
     pub step_bytes: usize,
+    /// While news keeps a stream's line from ever being empty, its watchers that are behind get a step after
+    /// so many frames.
+    pub frames_per_step: usize,
     /// Control responses (created, canceled) waiting on a stream from which it counts as backed up.
     pub control_backlog: usize,
     /// The time between two progress notifications to an idle watcher. Every stream adds a part of a tenth
@@ -50,6 +53,7 @@ impl Default for Options {
             fragment_bytes: (1536 << 10) + (512 << 10),
             step_rows: 1_000,
             step_bytes: 1 << 20,
+            frames_per_step: 64,
             control_backlog: 16,
             progress_interval: Duration::from_secs(600),
             seed: 0,

@@ -8,10 +8,6 @@ use crate::history::{History, HistoryError};
 use crate::hub::{Hub, NO_WATCHER, StreamId};
 use crate::stream::Item;
 
-/// While news keeps a stream's line from ever being empty, its watchers that read history get a step after
-/// so many frames.
-const FRAMES_PER_STEP: usize = 64;
-
 impl Hub {
     /// The next response to send on the stream, if there is one.
     ///
@@ -25,7 +21,8 @@ impl Hub {
         let key = stream.0;
         let Some(open) = self.streams.get_mut(key) else { return Ok(None) };
         if !open.behind.is_empty() && open.fragments.is_empty() {
-            let due = open.since_step >= FRAMES_PER_STEP && open.ledger.bytes < self.options.stream_bytes;
+            let due = open.since_step >= self.options.frames_per_step
+                && open.ledger.bytes < self.options.stream_bytes;
             if open.line.is_empty() || due {
                 open.since_step = 0;
                 self.step(key, history)?;

@@ -157,6 +157,7 @@ fn options(words: &[&str]) -> Options {
             "response_bytes" => options.response_bytes = number,
             "response_events" => options.response_events = number,
             "fragment_bytes" => options.fragment_bytes = number,
+            "frames_per_step" => options.frames_per_step = number,
             "step_rows" => options.step_rows = number,
             _ => panic!("no such bound: {word}"),
         }

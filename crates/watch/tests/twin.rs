@@ -76,6 +76,7 @@ impl Life {
             fragment_bytes: 60 + dice.roll(300) as usize,
             step_rows: 1 + dice.roll(12) as usize,
             step_bytes: 40 + dice.roll(600) as usize,
+            frames_per_step: 1 + dice.roll(10) as usize,
             seed,
             ..Options::default()
         };
