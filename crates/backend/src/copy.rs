@@ -12,8 +12,8 @@ use crate::backend::{Touched, Writer};
 use crate::error::{Error, failed, io_failed};
 use crate::flush::{Commit, Live};
 use crate::open::{self, COPYING, Opened};
-use crate::tables::{Row, Table, TableOp};
-use crate::view::{Durable, unwrap_row};
+use crate::tables::{Row, RowKey, Table, TableOp, unwrap_row};
+use crate::view::Durable;
 use bytes::Bytes;
 use redb::ReadableTable;
 use std::path::Path;
@@ -154,7 +154,7 @@ impl Copy {
                 let Some(entry) = rows.next() else { break };
                 let (key, value) = entry.map_err(failed)?;
                 bytes += value.value().len();
-                chunk.push((*key.value(), row_of(value.value())?));
+                chunk.push((*key.value(), row_of(key.value(), value.value())?));
             }
             self.commit(|commit| commit.put_rows(chunk.into_iter()))?;
         }
@@ -192,7 +192,7 @@ impl Copy {
                 match source.rows.get(&key).map_err(failed)? {
                     Some(value) => {
                         bytes += value.value().len();
-                        present.push((key, row_of(value.value())?));
+                        present.push((key, row_of(&key, value.value())?));
                     }
                     None => gone.push(key),
                 }
@@ -218,8 +218,8 @@ impl Copy {
     }
 }
 
-fn row_of(value: &[u8]) -> Result<Row, Error> {
-    let (tombstone, record) = unwrap_row(value)?;
+fn row_of(key: &RowKey, value: &[u8]) -> Result<Row, Error> {
+    let (tombstone, record) = unwrap_row(key, value)?;
     Ok(Row { tombstone, record: Bytes::copy_from_slice(record) })
 }
 

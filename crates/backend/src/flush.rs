@@ -9,8 +9,8 @@
 use crate::buffer::{Generation, Work};
 use crate::error::{Error, failed};
 use crate::tables::{
-    CONF_STATE, CONSISTENT_INDEX, LIVE, LIVE_BYTES, OWN, ROWS, Row, RowKey, TERM, TOMBSTONE, Table, TableOp,
-    entry_bytes, row_bytes,
+    CONF_STATE, CONSISTENT_INDEX, LIVE_BYTES, OWN, ROWS, Row, RowKey, TERM, Table, TableOp, entry_bytes,
+    record_len, row_bytes, wrap_row,
 };
 use bytes::Bytes;
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
@@ -58,21 +58,21 @@ impl Commit {
         let mut end = table.upper_bound_mut(Bound::<&RowKey>::Unbounded).map_err(failed)?;
         for (key, row) in rows {
             self.rows += 1;
-            self.bytes += size_of::<RowKey>() + 1 + row.record.len();
+            self.bytes += size_of::<RowKey>() + row.record.len();
             if last.is_some_and(|last| key <= last) {
                 stragglers.push((key, row));
                 continue;
             }
-            wrap_row(&row, &mut value);
+            wrap_row(&key, &row, &mut value);
             end.insert_before(&key, value.as_slice()).map_err(failed)?;
             self.live.change(None, Some(row_bytes(row.record.len())));
             last = Some(key);
         }
         end.close().map_err(failed)?;
         for (key, row) in stragglers {
-            wrap_row(&row, &mut value);
+            wrap_row(&key, &row, &mut value);
             let old = table.insert(&key, value.as_slice()).map_err(failed)?;
-            let old = old.map(|old| row_bytes(old.value().len() - 1));
+            let old = old.map(|old| row_bytes(record_len(old.value())));
             self.live.change(old, Some(row_bytes(row.record.len())));
         }
         Ok(())
@@ -82,7 +82,7 @@ impl Commit {
         let mut table = self.transaction.open_table(ROWS).map_err(failed)?;
         for key in keys {
             if let Some(old) = table.remove(key).map_err(failed)? {
-                self.live.change(Some(row_bytes(old.value().len() - 1)), None);
+                self.live.change(Some(row_bytes(record_len(old.value()))), None);
             }
         }
         Ok(())
@@ -126,12 +126,6 @@ impl Commit {
         self.transaction.commit().map_err(failed)?;
         Ok(self.live)
     }
-}
-
-fn wrap_row(row: &Row, value: &mut Vec<u8>) {
-    value.clear();
-    value.push(if row.tombstone { TOMBSTONE } else { LIVE });
-    value.extend_from_slice(&row.record);
 }
 
 /// Writes what a flush took; `generations` are oldest first. Says what it wrote.

@@ -2,8 +2,7 @@
 
 use crate::Backend;
 use crate::error::{Error, failed};
-use crate::tables::{CONSISTENT_INDEX, TERM, Table};
-use crate::view::unwrap_row;
+use crate::tables::{CONSISTENT_INDEX, TERM, Table, unwrap_row};
 use redb::ReadableTable;
 
 /// etcd's key in `meta` for the version of the layout; a member may raise it on its own.
@@ -49,7 +48,7 @@ fn hash_rows(
     hash = crc32c::crc32c_append(hash, b"key");
     for entry in rows.iter().map_err(failed)? {
         let (key, value) = entry.map_err(failed)?;
-        let (tombstone, record) = unwrap_row(value.value())?;
+        let (tombstone, record) = unwrap_row(key.value(), value.value())?;
         hash = crc32c::crc32c_append(hash, key.value());
         if tombstone {
             hash = crc32c::crc32c_append(hash, b"t");

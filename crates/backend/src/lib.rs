@@ -43,7 +43,7 @@
 //! # On disk
 //!
 //! One redb table per etcd bucket under etcd's name, rows in `key` under 17 bytes of revision with
-//! a tag byte before the record, and a table `cairn` that says the file is ours, in which format,
+//! a tag and a checksum before the record, and a table `cairn` that says the file is ours, in which format,
 //! and how many bytes live in it. Commits record the allocator's state (redb's quick repair): a
 //! start after a crash takes milliseconds whatever the size.
 //!
@@ -53,9 +53,9 @@
 //!
 //! # Left out
 //!
-//! What a row means, which rows a compaction removes, when to flush: all that is the callers'. So
-//! is a verdict on stored bytes: redb checks its pages when it repairs, not when it reads, and
-//! what every member must agree on is compared by hash over the members.
+//! What a row means, which rows a compaction removes, when to flush: all that is the callers'.
+//! Rows are checked on every read; redb's own pages only when it repairs, so a damaged branch page
+//! may hide rows until the members' hashes are compared.
 
 mod backend;
 mod buffer;

@@ -135,8 +135,13 @@ fn file_medium(file: File) -> Result<Medium, Error> {
 
 fn open_medium(medium: Medium, cache: usize) -> Result<Opened, Error> {
     let length = medium.length();
-    let database = Builder::new().set_cache_size(cache).create_with_backend(medium).map_err(failed)?;
-    Ok(Opened { database, length })
+    // redb trusts what it reads in places, and panics over a damaged file there. Nothing is shared
+    // with it yet, so a panic here is one more way to say that the file is damaged.
+    let open = || Builder::new().set_cache_size(cache).create_with_backend(medium);
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
+        Ok(opened) => Ok(Opened { database: opened.map_err(failed)?, length }),
+        Err(_) => Err(Error::Corrupt("redb cannot make sense of it".into())),
+    }
 }
 
 fn initialize(database: &Database) -> Result<(), Error> {

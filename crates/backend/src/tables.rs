@@ -1,5 +1,6 @@
 //! The nouns of the room: rows, tables, and what an apply batch brings.
 
+use crate::error::Error;
 use bytes::Bytes;
 
 /// etcd's revision key: 8 bytes main revision, big endian; `_`; 8 bytes sub revision, big endian.
@@ -120,14 +121,49 @@ pub struct Consistent {
 
 // How the rows and tables lie in redb.
 
-/// Rows under their 17-byte key; the value is a tag byte and the record. The tag, not an 18th key
-/// byte, marks a tombstone: keys of one width pack and compare better, and a row is found, or
-/// removed, without knowing which kind it is.
+/// Rows under their 17-byte key; the value is a tag byte, a CRC-32C (4 bytes, big endian) of key,
+/// tag and record, and the record.
+///
+/// The tag, not an 18th key byte, marks a tombstone: keys of one width pack and compare better,
+/// and a row is found, or removed, without knowing which kind it is. The checksum is looked at on
+/// every read, which redb does not do: a disk that rots must not answer a client.
 pub(crate) const ROWS: redb::TableDefinition<&'static RowKey, &'static [u8]> =
     redb::TableDefinition::new("key");
 
-pub(crate) const LIVE: u8 = b'p';
-pub(crate) const TOMBSTONE: u8 = b't';
+const LIVE: u8 = b'p';
+const TOMBSTONE: u8 = b't';
+const ROW_PREFIX: usize = 5;
+
+fn row_checksum(key: &RowKey, tag: u8, record: &[u8]) -> [u8; 4] {
+    let mut head = [tag; 18];
+    head[..17].copy_from_slice(key);
+    crc32c::crc32c_append(crc32c::crc32c(&head), record).to_be_bytes()
+}
+
+/// Makes `value` what is stored for a row.
+pub(crate) fn wrap_row(key: &RowKey, row: &Row, value: &mut Vec<u8>) {
+    let tag = if row.tombstone { TOMBSTONE } else { LIVE };
+    value.clear();
+    value.push(tag);
+    value.extend_from_slice(&row_checksum(key, tag, &row.record));
+    value.extend_from_slice(&row.record);
+}
+
+/// The tombstone flag and the record of a stored value, if it is what was stored.
+pub(crate) fn unwrap_row<'a>(key: &RowKey, value: &'a [u8]) -> Result<(bool, &'a [u8]), Error> {
+    if let Some((&[tag, a, b, c, d], record)) = value.split_first_chunk::<ROW_PREFIX>()
+        && matches!(tag, LIVE | TOMBSTONE)
+        && [a, b, c, d] == row_checksum(key, tag, record)
+    {
+        return Ok((tag == TOMBSTONE, record));
+    }
+    Err(Error::Corrupt(format!("the row at revision key {} fails its checksum", key.escape_ascii())))
+}
+
+/// The length of the record in a stored value.
+pub(crate) fn record_len(value: &[u8]) -> usize {
+    value.len().saturating_sub(ROW_PREFIX)
+}
 
 /// What this program notes about the store itself, outside etcd's buckets and its hash.
 pub(crate) const OWN: redb::TableDefinition<&'static str, &'static [u8]> =
@@ -152,9 +188,9 @@ impl Table {
     }
 }
 
-/// What a row costs on disk: key, tag, record and the leaf's entry for it, in bytes.
+/// What a row costs on disk: key, tag and checksum, record, and the leaf's entry, in bytes.
 pub(crate) fn row_bytes(record: usize) -> u64 {
-    (size_of::<RowKey>() + 1 + record + 4) as u64
+    (size_of::<RowKey>() + ROW_PREFIX + record + 4) as u64
 }
 
 /// What a table entry costs on disk, in bytes.

@@ -8,7 +8,7 @@
 use crate::buffer::{Generation, Held};
 use crate::error::{Error, failed};
 use crate::health::Health;
-use crate::tables::{ROWS, Row, RowKey, TOMBSTONE, Table};
+use crate::tables::{ROWS, Row, RowKey, Table, unwrap_row};
 use bytes::Bytes;
 use crossbeam_skiplist::map;
 use redb::{
@@ -64,7 +64,7 @@ impl Picture {
         let Some(stored) = self.durable.rows.get(key).map_err(failed)? else {
             return Ok(None);
         };
-        let (tombstone, record) = unwrap_row(stored.value())?;
+        let (tombstone, record) = unwrap_row(key, stored.value())?;
         Ok(Some(read(tombstone, record)))
     }
 
@@ -76,7 +76,7 @@ impl Picture {
         let Some(stored) = self.durable.rows.get(key).map_err(failed)? else {
             return Ok(None);
         };
-        Ok(Some(Bytes::copy_from_slice(unwrap_row(stored.value())?.1)))
+        Ok(Some(Bytes::copy_from_slice(unwrap_row(key, stored.value())?.1)))
     }
 
     fn buffered(&self, key: &RowKey) -> Option<map::Entry<'_, RowKey, Held>> {
@@ -106,7 +106,7 @@ impl Picture {
                 }
             }
             if !written_over {
-                let (tombstone, record) = unwrap_row(value.value())?;
+                let (tombstone, record) = unwrap_row(key, value.value())?;
                 if visit(key, tombstone, record).is_break() {
                     return Ok(());
                 }
@@ -129,14 +129,6 @@ impl Picture {
             keys.extend(generation.rows.back().map(|entry| *entry.key()));
         }
         Ok(keys.iter().min().zip(keys.iter().max()).map(|(first, last)| *first..=*last))
-    }
-}
-
-/// The tombstone flag and the record of a stored value.
-pub(crate) fn unwrap_row(value: &[u8]) -> Result<(bool, &[u8]), Error> {
-    match value.split_first() {
-        Some((tag, record)) => Ok((*tag == TOMBSTONE, record)),
-        None => Err(Error::Corrupt("a row without its tag".into())),
     }
 }
 

@@ -166,3 +166,36 @@ fn freed_space_comes_back_when_there_is_enough_of_it() {
     fill(&store, 12_000..13_000, 9_000);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), store.size(), "the size of another file");
 }
+
+/// Every byte in turn that belongs to the rows is damaged: no read answers with other bytes.
+#[test]
+fn a_rotten_row_is_an_error_and_never_an_answer() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("db");
+    let store = open(&path).unwrap();
+    let record = |main: i64| Bytes::from(vec![main as u8; 40]);
+    for main in 1..=20 {
+        store.insert_row(row_key(main, 0), Row { tombstone: false, record: record(main) });
+    }
+    store.seal(Seal { index: 1, term: 1, ..Seal::default() });
+    store.flush_all().unwrap();
+    drop(store);
+    let whole = std::fs::read(&path).unwrap();
+    let found = whole.windows(40).position(|bytes| bytes == record(7)).unwrap();
+    let mut refused = 0;
+    for at in found - 5..found + 40 {
+        let mut rotten = whole.clone();
+        rotten[at] ^= 4;
+        std::fs::write(&path, &rotten).unwrap();
+        let store = open(&path).unwrap();
+        match store.get(&row_key(7, 0)) {
+            Ok(answer) => assert_eq!(answer, Some(record(7)), "byte {at}"),
+            Err(error) => {
+                assert!(matches!(error, Error::Corrupt(_)), "{error}");
+                assert!(matches!(store.get(&row_key(8, 0)), Err(Error::Poisoned(_))));
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!(refused, 45);
+}
