@@ -3,7 +3,8 @@
 
 use anyhow::Result;
 use etcd_client::{
-    Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, WatchOptions,
+    Compare, CompareOp, DeleteOptions, GetOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp,
+    WatchOptions,
 };
 use tests::Server;
 
@@ -15,7 +16,8 @@ async fn keys_and_values() -> Result<()> {
     for (key, value) in [("k1", "b"), ("k2", "a"), ("k3", "c")] {
         client.put(key, value, None).await?;
     }
-    let sorted = GetOptions::new().with_prefix().with_sort(SortTarget::Value, SortOrder::Descend).with_limit(2);
+    let sorted =
+        GetOptions::new().with_prefix().with_sort(SortTarget::Value, SortOrder::Descend).with_limit(2);
     let found = client.get("k", Some(sorted)).await?;
     let values: Vec<&str> = found.kvs().iter().map(|kv| kv.value_str().unwrap()).collect();
     assert_eq!((values, found.more(), found.count()), (vec!["c", "b"], true, 3));

@@ -3,6 +3,9 @@
 //! A [`Server`] is a process of its own with its own data directory and ports that the system chose;
 //! it ends when it is dropped. Nothing here sleeps to wait: readiness is the log line that scripts
 //! wait for, and the end of a process is waited for by its id.
+//!
+//! Suites that compare with real etcd start it the same way, from the directory that
+//! `CAIRN_ETCD_BIN_DIR` names (see `scripts/install-etcd`).
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -44,8 +47,14 @@ fn find_binary() -> Result<PathBuf> {
     Ok(profile.join("cairn"))
 }
 
+/// Where the binaries of real etcd are (`etcd`, `etcdctl`), if this machine has them.
+pub fn etcd_directory() -> Option<PathBuf> {
+    std::env::var_os("CAIRN_ETCD_BIN_DIR").filter(|directory| !directory.is_empty()).map(PathBuf::from)
+}
+
 /// A running server.
 pub struct Server {
+    program: PathBuf,
     child: Child,
     directory: PathBuf,
     client_port: u16,
@@ -56,15 +65,31 @@ pub struct Server {
 impl Server {
     /// Starts a server on a data directory, with more flags after the usual ones.
     pub fn start(directory: &Path, flags: &[&str]) -> Result<Self> {
-        let (client_port, peer_port) = free_ports()?;
-        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        Self::launch(directory.to_owned(), client_port, peer_port, flags)
+        Self::start_program(binary(), directory, flags)
     }
 
-    fn launch(directory: PathBuf, client_port: u16, peer_port: u16, flags: Vec<String>) -> Result<Self> {
+    /// Starts real etcd in the same way.
+    pub fn start_etcd(directory: &Path, flags: &[&str]) -> Result<Self> {
+        let binaries = etcd_directory().context("CAIRN_ETCD_BIN_DIR is not set")?;
+        Self::start_program(&binaries.join("etcd"), directory, flags)
+    }
+
+    fn start_program(program: &Path, directory: &Path, flags: &[&str]) -> Result<Self> {
+        let (client_port, peer_port) = free_ports()?;
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        Self::launch(program.to_owned(), directory.to_owned(), client_port, peer_port, flags)
+    }
+
+    fn launch(
+        program: PathBuf,
+        directory: PathBuf,
+        client_port: u16,
+        peer_port: u16,
+        flags: Vec<String>,
+    ) -> Result<Self> {
         let client = format!("http://127.0.0.1:{client_port}");
         let peer = format!("http://127.0.0.1:{peer_port}");
-        let mut child = Command::new(binary())
+        let mut child = Command::new(&program)
             .arg("--data-dir")
             .arg(&directory)
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
@@ -77,7 +102,7 @@ impl Server {
             .spawn()
             .context("starting the server")?;
         let lines = follow(&mut child);
-        let mut server = Self { child, directory, client_port, peer_port, flags };
+        let mut server = Self { program, child, directory, client_port, peer_port, flags };
         let mut seen = Vec::new();
         loop {
             match lines.recv_timeout(PATIENCE) {
@@ -128,6 +153,7 @@ impl Server {
 
     fn stopped(&self) -> Stopped {
         Stopped {
+            program: self.program.clone(),
             directory: self.directory.clone(),
             client_port: self.client_port,
             peer_port: self.peer_port,
@@ -146,6 +172,7 @@ impl Drop for Server {
 
 /// A server that has ended and can be started again where it was.
 pub struct Stopped {
+    program: PathBuf,
     directory: PathBuf,
     client_port: u16,
     peer_port: u16,
@@ -155,7 +182,7 @@ pub struct Stopped {
 impl Stopped {
     /// Starts it again on the same directory and ports.
     pub fn start(self) -> Result<Server> {
-        Server::launch(self.directory, self.client_port, self.peer_port, self.flags)
+        Server::launch(self.program, self.directory, self.client_port, self.peer_port, self.flags)
     }
 }
 

@@ -20,9 +20,11 @@ async fn keys_of_an_expired_lease_go_in_one_revision_in_key_order() -> Result<()
             break message;
         }
     };
-    let keys: Vec<&str> = deleted.events().iter().map(|event| event.kv().unwrap().key_str().unwrap()).collect();
+    let keys: Vec<&str> =
+        deleted.events().iter().map(|event| event.kv().unwrap().key_str().unwrap()).collect();
     assert_eq!(keys, ["a", "b", "c"]);
-    let revisions: Vec<i64> = deleted.events().iter().map(|event| event.kv().unwrap().mod_revision()).collect();
+    let revisions: Vec<i64> =
+        deleted.events().iter().map(|event| event.kv().unwrap().mod_revision()).collect();
     assert!(revisions.iter().all(|revision| *revision == revisions[0]), "{revisions:?}");
     Ok(())
 }
@@ -36,7 +38,9 @@ async fn a_restart_keeps_leases_and_never_shows_more_time_than_was_granted() -> 
     client.put("kept", "v", Some(PutOptions::new().with_lease(lease))).await?;
     let server = server.kill()?.start()?;
     let mut client = server.client().await?;
-    let left = client.lease_time_to_live(lease, Some(etcd_client::LeaseTimeToLiveOptions::new().with_keys())).await?;
+    let left = client
+        .lease_time_to_live(lease, Some(etcd_client::LeaseTimeToLiveOptions::new().with_keys()))
+        .await?;
     assert_eq!(left.granted_ttl(), 300);
     assert!((290..=301).contains(&left.ttl()), "{} s left", left.ttl());
     assert_eq!(left.keys(), [b"kept".to_vec()]);

@@ -24,7 +24,13 @@ struct Known {
 
 /// Counts up in its own key by compare-and-put until the server is gone: the compare fails if any
 /// put was lost or done twice, since then the value is not the one before.
-async fn write(mut client: Client, key: String, mut known: Known, progress: Arc<AtomicU64>, stop: Arc<AtomicBool>) -> Known {
+async fn write(
+    mut client: Client,
+    key: String,
+    mut known: Known,
+    progress: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> Known {
     while !stop.load(Ordering::Relaxed) {
         let next = known.acknowledged + 1;
         known.attempted = next;
@@ -35,7 +41,11 @@ async fn write(mut client: Client, key: String, mut known: Known, progress: Arc<
         };
         let txn = Txn::new().when([before]).and_then([TxnOp::put(key.clone(), next.to_string(), None)]);
         let Ok(response) = client.txn(txn).await else { break };
-        assert!(response.succeeded(), "{key} is not {} any more: a put was lost or done twice", known.acknowledged);
+        assert!(
+            response.succeeded(),
+            "{key} is not {} any more: a put was lost or done twice",
+            known.acknowledged
+        );
         let revision = response.header().unwrap().revision();
         assert!(revision > known.revision, "{key}: revision {revision} after {}", known.revision);
         known = Known { acknowledged: next, revision, attempted: next };
@@ -76,12 +86,17 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_done_twice() -> Result<()> 
         let found = client.get("counter/", Some(GetOptions::new().with_prefix())).await?;
         let revision = found.header().unwrap().revision();
         let newest = known.iter().map(|known| known.revision).max().unwrap_or_default();
-        assert!(revision >= newest.max(last_revision), "revision {revision} is below {newest} or {last_revision}");
+        assert!(
+            revision >= newest.max(last_revision),
+            "revision {revision} is below {newest} or {last_revision}"
+        );
         last_revision = revision;
         let values: BTreeMap<String, (u64, i64)> = found
             .kvs()
             .iter()
-            .map(|kv| (kv.key_str().unwrap().to_owned(), (kv.value_str().unwrap().parse().unwrap(), kv.version())))
+            .map(|kv| {
+                (kv.key_str().unwrap().to_owned(), (kv.value_str().unwrap().parse().unwrap(), kv.version()))
+            })
             .collect();
         for (number, known) in known.iter_mut().enumerate() {
             let (value, version) = values.get(&format!("counter/{number}")).copied().unwrap_or_default();

@@ -15,7 +15,7 @@ use watch::Batch;
 use crate::mailbox::Mailbox;
 use crate::member::Member;
 use crate::proposal::{Answer, RequestId};
-use crate::raft_thread::own_proposal;
+use crate::raft_driver::own_proposal;
 
 /// Entries applied before their answers leave: enough to share the wake-ups, few enough that the
 /// first of them is not kept waiting for the last.
@@ -79,6 +79,7 @@ fn raise_no_space(member: &Arc<Member>) {
     };
     // Refused only where the member stops, or so much waits that the next write asks again.
     let _ = member.inbox().ask(&mut vec![own_proposal(&request)], None);
+    member.drive();
 }
 
 fn apply_run(
@@ -116,7 +117,11 @@ fn apply_run(
     machine.seal();
     member.raft().set_applied(last.0);
     member.release_reads(last);
+    let reconfigured = !outgoing.configurations.is_empty();
     member.inbox().applied(last, std::mem::take(&mut outgoing.configurations));
+    if reconfigured {
+        member.drive();
+    }
 
     let batch = Batch::new(std::mem::take(&mut outgoing.events)).map(Arc::new);
     for (mailbox, answers) in member.mailboxes().iter().zip(&mut outgoing.answers) {

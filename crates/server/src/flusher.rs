@@ -11,8 +11,9 @@ use crate::member::Member;
 use crate::wal_thread::WalJob;
 
 /// The age at which applied changes are flushed even if they are few. It bounds what a restart has
-/// to replay; the WAL holds all of it, so nothing depends on it being short.
-const MAX_AGE: Duration = Duration::from_secs(1);
+/// to replay; the WAL holds all of it, so nothing depends on it being short. A flush shares the disk
+/// with the WAL's syncs, and is to be seen in less than one put of a hundred.
+const MAX_AGE: Duration = Duration::from_secs(5);
 
 /// The bytes at which they are flushed before that age.
 pub(crate) const FLUSH_BYTES: usize = 8 << 20;

@@ -1,12 +1,10 @@
-//! What the other threads hand to the raft thread.
+//! What waits for raft.
 //!
 //! Everything that waits is taken at once, so that all proposals of a moment become one append to
 //! the log and all reads of a moment share one ReadIndex round (design §3).
 
-use std::time::Instant;
-
 use node::{PersistId, Proposal, ReadId};
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use raft::Index;
 
 use crate::error::Error;
@@ -14,11 +12,10 @@ use crate::error::Error;
 /// The bytes of proposals that may wait to enter the log before new ones are refused.
 const MAX_WAITING_BYTES: usize = 128 << 20;
 
-/// The queue in front of the raft thread.
+/// The letters in front of the driver.
 #[derive(Default)]
 pub(crate) struct Inbox {
     inner: Mutex<Inner>,
-    arrived: Condvar,
 }
 
 #[derive(Default)]
@@ -27,7 +24,7 @@ struct Inner {
     stopped: bool,
 }
 
-/// Everything that has arrived since the raft thread looked last.
+/// Everything that has arrived since the driver looked last.
 #[derive(Default)]
 pub(crate) struct Letters {
     /// To be appended to the log, in order of arrival.
@@ -42,8 +39,10 @@ pub(crate) struct Letters {
     pub(crate) applied: Option<Index>,
     /// Configuration entries that have been applied.
     pub(crate) configurations: Vec<raft::ConfChangeV2>,
-    /// The thread is to end.
-    pub(crate) stop: bool,
+    /// A tick of the clock has passed.
+    pub(crate) tick: bool,
+    /// The clock stood still for an election timeout or longer.
+    pub(crate) stalled: bool,
 }
 
 impl Letters {
@@ -52,72 +51,59 @@ impl Letters {
             && self.reads.is_empty()
             && self.persisted.is_none()
             && self.configurations.is_empty()
-            && !self.stop
+            && !self.tick
     }
 }
 
 impl Inbox {
-    fn post<T>(&self, put: impl FnOnce(&mut Letters) -> T) -> T {
-        let (was_empty, result) = {
-            let mut inner = self.inner.lock();
-            let was_empty = inner.letters.is_empty();
-            (was_empty, put(&mut inner.letters))
-        };
-        if was_empty {
-            self.arrived.notify_one();
-        }
-        result
-    }
-
-    /// Adds proposals and read rounds; refuses the proposals when too many bytes wait already.
-    pub(crate) fn ask(&self, proposals: &mut Vec<Proposal>, reads: Option<ReadId>) -> Result<(), Error> {
-        if self.inner.lock().stopped {
+    /// Adds proposals and a read round; refuses the proposals when too many bytes wait already.
+    pub(crate) fn ask(&self, proposals: &mut Vec<Proposal>, read: Option<ReadId>) -> Result<(), Error> {
+        let mut inner = self.inner.lock();
+        if inner.stopped {
             return Err(Error::Stopped);
         }
-        self.post(|letters| {
-            letters.reads.extend(reads);
-            if letters.bytes > MAX_WAITING_BYTES {
-                return Err(Error::TooManyRequests);
-            }
-            letters.bytes += proposals.iter().map(|proposal| proposal.data.len()).sum::<usize>();
-            letters.proposals.append(proposals);
-            Ok(())
-        })
+        let letters = &mut inner.letters;
+        letters.reads.extend(read);
+        if letters.bytes > MAX_WAITING_BYTES {
+            return Err(Error::TooManyRequests);
+        }
+        letters.bytes += proposals.iter().map(|proposal| proposal.data.len()).sum::<usize>();
+        letters.proposals.append(proposals);
+        Ok(())
     }
 
     /// Tells how far the log is durable.
     pub(crate) fn persisted(&self, id: PersistId) {
-        self.post(|letters| letters.persisted = Some(id));
+        self.inner.lock().letters.persisted = Some(id);
     }
 
     /// Tells how far the log is applied, and which configuration changes were among it. Only the
-    /// latter are worth a wake-up: the index lets raft forget entries, which can wait for the next
-    /// letter or tick.
+    /// latter are worth a turn of the driver: the index lets raft forget entries, which can wait.
     pub(crate) fn applied(&self, index: Index, configurations: Vec<raft::ConfChangeV2>) {
-        if configurations.is_empty() {
-            self.inner.lock().letters.applied = Some(index);
-        } else {
-            self.post(|letters| {
-                letters.applied = Some(index);
-                letters.configurations.extend(configurations);
-            });
-        }
+        let letters = &mut self.inner.lock().letters;
+        letters.applied = Some(index);
+        letters.configurations.extend(configurations);
     }
 
-    /// Ends the raft thread.
+    /// Tells that a tick of the clock has passed, and whether the clock had stood still.
+    pub(crate) fn tick(&self, stalled: bool) {
+        let letters = &mut self.inner.lock().letters;
+        letters.tick = true;
+        letters.stalled |= stalled;
+    }
+
+    /// From now on nothing new is taken.
     pub(crate) fn stop(&self) {
         self.inner.lock().stopped = true;
-        self.post(|letters| letters.stop = true);
     }
 
-    /// Waits for letters until `deadline`, then takes what there is.
-    pub(crate) fn take(&self, letters: &mut Letters, deadline: Instant) {
-        let mut inner = self.inner.lock();
-        while inner.letters.is_empty() {
-            if self.arrived.wait_until(&mut inner, deadline).timed_out() {
-                return;
-            }
-        }
-        std::mem::swap(&mut inner.letters, letters);
+    /// Whether nothing waits that is worth a turn.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inner.lock().letters.is_empty()
+    }
+
+    /// Takes what there is.
+    pub(crate) fn take(&self, letters: &mut Letters) {
+        std::mem::swap(&mut self.inner.lock().letters, letters);
     }
 }

@@ -9,7 +9,7 @@ use api::etcdserverpb::{
 use node::Proposal;
 
 use crate::member::Member;
-use crate::raft_thread::own_proposal;
+use crate::raft_driver::own_proposal;
 
 /// Leases revoked per tick at the most: expiry of very many in one moment must leave room in every
 /// batch for clients' proposals.
@@ -18,45 +18,38 @@ const REVOKES_PER_TICK: usize = 2_000;
 /// Checkpoints in one entry at the most (etcd's number).
 const CHECKPOINTS_PER_ENTRY: usize = 1_000;
 
-/// The lease work of the raft thread's clock.
-#[derive(Default)]
-pub(crate) struct Timer {
-    ticks: u64,
-}
-
-impl Timer {
-    /// What a leader proposes at this tick.
-    pub(crate) fn tick(&mut self, member: &Arc<Member>) -> Vec<Proposal> {
-        self.ticks += 1;
-        let now = member.now();
-        let mut lessor = member.lessor().lock();
-        let mut proposals: Vec<Proposal> = lessor
-            .expired(now, REVOKES_PER_TICK)
-            .into_iter()
-            .map(|id| {
-                own_proposal(&InternalRaftRequest {
-                    header: Some(RequestHeader::default()),
-                    lease_revoke: Some(LeaseRevokeRequest { id: id.0 }),
-                    ..Default::default()
-                })
-            })
-            .collect();
-        member.metrics().leases_expired.inc_by(proposals.len() as u64);
-        let due = lessor.checkpoints_due(now, CHECKPOINTS_PER_ENTRY);
-        drop(lessor);
-        if !due.is_empty() {
-            let checkpoints = due
-                .into_iter()
-                .map(|(id, remaining)| LeaseCheckpoint { id: id.0, remaining_ttl: remaining })
-                .collect();
-            proposals.push(own_proposal(&InternalRaftRequest {
+/// What a leader proposes at this tick: ends of leases whose time is up, and notes of the time that
+/// others have left.
+pub(crate) fn tick(member: &Arc<Member>) {
+    let now = member.now();
+    let mut lessor = member.lessor().lock();
+    let mut proposals: Vec<Proposal> = lessor
+        .expired(now, REVOKES_PER_TICK)
+        .into_iter()
+        .map(|id| {
+            own_proposal(&InternalRaftRequest {
                 header: Some(RequestHeader::default()),
-                lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
+                lease_revoke: Some(LeaseRevokeRequest { id: id.0 }),
                 ..Default::default()
-            }));
-        }
-        proposals
+            })
+        })
+        .collect();
+    member.metrics().leases_expired.inc_by(proposals.len() as u64);
+    let due = lessor.checkpoints_due(now, CHECKPOINTS_PER_ENTRY);
+    drop(lessor);
+    if !due.is_empty() {
+        let checkpoints = due
+            .into_iter()
+            .map(|(id, remaining)| LeaseCheckpoint { id: id.0, remaining_ttl: remaining })
+            .collect();
+        proposals.push(own_proposal(&InternalRaftRequest {
+            header: Some(RequestHeader::default()),
+            lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
+            ..Default::default()
+        }));
     }
+    // Refused only where the member stops or far too much waits; leases are offered again then.
+    let _ = member.inbox().ask(&mut proposals, None);
 }
 
 /// A new leader's clock starts for every lease; one that leads no more stops expiring.

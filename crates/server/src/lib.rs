@@ -5,10 +5,9 @@
 //! server, and the hand-overs between the threads:
 //!
 //! ```text
-//!  runtime threads ──inbox──▶ raft ──wal queue──▶ WAL
-//!   (one shard each) ◀──┐       │  ◀───persisted────┘
-//!                    mailbox    └──apply queue──▶ apply ──write buffer──▶ flusher ──▶ redb
-//!                       └──────answers, events──────┘                        └─▶ WAL: forget
+//!  runtime threads ──inbox──▶ (raft) ──wal queue──▶ WAL ──inbox──▶ (raft) ──apply queue──▶ apply
+//!   (one shard each) ◀──mailbox───── answers, events ────────────────────────────────────────┤
+//!                                          WAL: forget ◀── flusher ◀── write buffer ◀──────────┘
 //! ```
 //!
 //! Every hand-over takes all that waits at once, so one wake-up, one log append, one sync and one
@@ -21,14 +20,16 @@
 //! | `member` | what everybody shares: `propose`, `linearize`, the stores, the numbers |
 //! | `shard` | a runtime thread's own part: waiters, read rounds, watchers |
 //! | `inbox`, `mailbox`, `queue` | the hand-overs |
-//! | `raft_thread`, `wal_thread`, `apply_thread`, `flusher`, `compactor` | the threads |
-//! | `leases` | expiry and checkpoints, on the raft thread's clock |
+//! | `raft_driver` | raft, turned by whichever thread has something for it |
+//! | `clock_thread`, `wal_thread`, `apply_thread`, `flusher`, `compactor` | the threads |
+//! | `leases` | expiry and checkpoints, on the clock thread |
 //! | `identity` | member and cluster ids |
 //!
 //! No request is served here: `grpc` and `gateway` know the protocols.
 
 mod apply_thread;
 mod bootstrap;
+mod clock_thread;
 mod compaction;
 mod compactor;
 mod config;
@@ -44,7 +45,7 @@ mod metrics;
 mod process;
 mod proposal;
 mod queue;
-mod raft_thread;
+mod raft_driver;
 mod run;
 mod shard;
 mod status;

@@ -10,7 +10,7 @@ use apply::{Alarms, Cluster, Rejection, Reply, Shared};
 use backend::Backend;
 use lease::Lessor;
 use mvcc::Store;
-use node::{Proposal, ReadId};
+use node::{Node, Proposal, ReadId};
 use parking_lot::Mutex;
 use prost::Message as _;
 use raft::{EntryKind, Index};
@@ -24,6 +24,7 @@ use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
 use crate::proposal::{Answer, RequestId};
 use crate::queue::Queue;
+use crate::raft_driver::Driver;
 use crate::shard::Shard;
 use crate::status::RaftStatus;
 use crate::wal_thread::WalJob;
@@ -47,6 +48,7 @@ pub struct Member {
     apply_queue: Queue<Vec<raft::Entry>>,
     mailboxes: Vec<Mailbox>,
     waiting_reads: Mutex<Vec<(Index, ReadId)>>,
+    driver: Driver,
     raft: RaftStatus,
     compaction: Compaction,
     metrics: Metrics,
@@ -57,7 +59,14 @@ pub struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(config: Config, id: u64, cluster_id: u64, backend: Backend, shared: Shared) -> Self {
+    pub(crate) fn new(
+        config: Config,
+        id: u64,
+        cluster_id: u64,
+        backend: Backend,
+        shared: Shared,
+        node: Node,
+    ) -> Self {
         Self {
             mailboxes: (0..config.shards).map(|_| Mailbox::default()).collect(),
             id,
@@ -69,6 +78,7 @@ impl Member {
             wal_queue: Queue::default(),
             apply_queue: Queue::default(),
             waiting_reads: Mutex::default(),
+            driver: Driver::new(node),
             raft: RaftStatus::default(),
             compaction: Compaction::new(),
             metrics: Metrics::new(),
@@ -175,6 +185,11 @@ impl Member {
 
     pub(crate) fn inbox(&self) -> &Inbox {
         &self.inbox
+    }
+
+    /// Lets raft have what waits for it.
+    pub(crate) fn drive(self: &Arc<Self>) {
+        self.driver.drive(self);
     }
 
     pub(crate) fn wal_queue(&self) -> &Queue<WalJob> {

@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::member::Member;
 use crate::shard::Shard;
-use crate::{CLUSTER_VERSION, apply_thread, compactor, flusher, raft_thread, wal_thread};
+use crate::{CLUSTER_VERSION, apply_thread, clock_thread, compactor, flusher, wal_thread};
 
 /// A thread that the member cannot do without has ended: the process must stop, and nothing is
 /// acknowledged from here on.
@@ -40,7 +40,7 @@ impl fmt::Display for ThreadFailure {
 /// A member with its threads running.
 pub struct Server {
     member: Arc<Member>,
-    raft: Option<JoinHandle<()>>,
+    clock: Option<JoinHandle<()>>,
     wal: Option<JoinHandle<()>>,
     apply: Option<JoinHandle<()>>,
     flusher: Option<JoinHandle<()>>,
@@ -48,6 +48,7 @@ pub struct Server {
     shards: Vec<JoinHandle<()>>,
     stop_flushing: Arc<AtomicBool>,
     stop_compacting: Arc<AtomicBool>,
+    stop_clock: Arc<AtomicBool>,
     failures: mpsc::UnboundedSender<ThreadFailure>,
     _lock: Box<dyn Guard>,
 }
@@ -60,7 +61,6 @@ fn random() -> u64 {
 impl Server {
     /// Opens the data directory and starts the threads. Failures of threads arrive on `failures`.
     pub fn start(config: Config, failures: mpsc::UnboundedSender<ThreadFailure>) -> Result<Self, StartError> {
-        let tick = config.heartbeat;
         let Parts { id, cluster_id, backend, machine, shared, wal, node, new, lock } =
             bootstrap::open(&config, random())?;
         tracing::info!(
@@ -70,12 +70,13 @@ impl Server {
             revision = shared.store.current_revision(),
             "opened data directory"
         );
-        let member = Arc::new(Member::new(config, id, cluster_id, backend, shared));
+        let member = Arc::new(Member::new(config, id, cluster_id, backend, shared, node));
         member.raft().set_applied(member.backend().consistent().index);
         let stop_flushing = Arc::new(AtomicBool::new(false));
         let stop_compacting = Arc::new(AtomicBool::new(false));
+        let stop_clock = Arc::new(AtomicBool::new(false));
         let mut server = Self {
-            raft: None,
+            clock: None,
             wal: None,
             apply: None,
             flusher: None,
@@ -83,6 +84,7 @@ impl Server {
             shards: Vec::new(),
             stop_flushing: Arc::clone(&stop_flushing),
             stop_compacting: Arc::clone(&stop_compacting),
+            stop_clock: Arc::clone(&stop_clock),
             failures,
             member: Arc::clone(&member),
             _lock: lock,
@@ -97,8 +99,8 @@ impl Server {
         let on = shared();
         server.compactor = Some(server.spawn("compactor", move || compactor::run(&on, &stop_compacting)));
         let on = shared();
-        server.raft = Some(server.spawn("raft", move || -> Result<(), Error> {
-            raft_thread::run(&on, node, tick);
+        server.clock = Some(server.spawn("clock", move || -> Result<(), Error> {
+            clock_thread::run(&on, &stop_clock);
             Ok(())
         }));
         Ok(server)
@@ -152,7 +154,11 @@ impl Server {
             join(Some(shard));
         }
         member.inbox().stop();
-        join(self.raft.take());
+        self.stop_clock.store(true, Ordering::Release);
+        if let Some(clock) = &self.clock {
+            clock.thread().unpark();
+        }
+        join(self.clock.take());
         member.wal_queue().close();
         join(self.wal.take());
         member.apply_queue().close();

@@ -114,10 +114,13 @@ impl Shard {
 
     fn poll(&self, mail: &mut Mail, context: &mut Context<'_>) {
         self.local.borrow_mut().dispatcher = Some(context.waker().clone());
-        while self.member.mailbox(self.number).take(mail, context.waker()) {
-            self.open(mail);
+        loop {
+            if self.member.mailbox(self.number).take(mail, context.waker()) {
+                self.open(mail);
+            } else if !self.flush() {
+                return;
+            }
         }
-        self.flush();
     }
 
     /// Gives each piece of mail to whoever waits for it.
@@ -149,13 +152,24 @@ impl Shard {
         }
     }
 
-    /// Posts what this thread's requests have asked for since the last time.
-    fn flush(&self) {
-        let local = &mut *self.local.borrow_mut();
-        local.scheduled = false;
+    /// Posts what this thread's requests have asked for since the last time, if anything, and lets
+    /// raft have it.
+    fn flush(&self) -> bool {
+        {
+            let local = &mut *self.local.borrow_mut();
+            local.scheduled = false;
+            if !self.post(local) {
+                return false;
+            }
+        }
+        self.member.drive();
+        true
+    }
+
+    fn post(&self, local: &mut Local) -> bool {
         let round = local.reads.start(self.number);
         if local.outbox.is_empty() && round.is_none() {
-            return;
+            return false;
         }
         if let Err(error) = self.member.inbox().ask(&mut local.outbox, round) {
             for proposal in local.outbox.drain(..) {
@@ -164,6 +178,7 @@ impl Shard {
                 }
             }
         }
+        true
     }
 
     /// Tells those that have waited longer than a request may that their outcome is unknown.

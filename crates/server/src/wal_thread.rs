@@ -15,7 +15,7 @@ use crate::member::Member;
 
 /// What the WAL thread is asked to do.
 pub(crate) enum WalJob {
-    /// Make this part of the log durable and tell the raft thread.
+    /// Make this part of the log durable and tell raft.
     Persist(Persist),
     /// The backend durably holds everything up to `meta.index`: note it, and drop the segments that
     /// only hold entries up to `release_to`.
@@ -53,6 +53,7 @@ pub(crate) fn run(member: &Arc<Member>, mut wal: Wal) -> Result<(), wal::WalErro
         }
         if let Some(id) = last {
             member.inbox().persisted(id);
+            member.drive();
         }
         if let Some(index) = release {
             wal.release_to(index)?;
