@@ -95,7 +95,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     row(MEMBER, "max-request-bytes", Unsigned, "1572864", Active, "How long a request may be, in bytes."),
     row(MEMBER, "max-concurrent-streams", Unsigned32, "4294967295", Active,
         "How many streams a client may have open on one connection."),
-    row(MEMBER, "grpc-keepalive-min-time", Duration, "5s", Active,
+    row(MEMBER, "grpc-keepalive-min-time", Duration, "5s", Accepted("clients may ping as often as they like, so far"),
         "How long a client must wait between pings. One that pings faster is sent away."),
     row(MEMBER, "grpc-keepalive-interval", Duration, "2h", Active,
         "How long a connection may be silent before the server pings it. 0 for never."),
@@ -138,7 +138,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     row(CLUSTERING, "discovery-proxy", Text, "", NotYet(DISCOVERY), "The HTTP proxy to reach the v2 discovery service through."),
     row(CLUSTERING, "discovery-srv", Text, "", NotYet(DISCOVERY), "The DNS domain whose SRV records name the members."),
     row(CLUSTERING, "discovery-srv-name", Text, "", NotYet(DISCOVERY), "A suffix to the names of those records."),
-    row(CLUSTERING, "strict-reconfig-check", Bool, "true", Active, "Refuse a change of members that would cost the quorum."),
+    row(CLUSTERING, "strict-reconfig-check", Bool, "true", Accepted("a lone member has no quorum to lose"), "Refuse a change of members that would cost the quorum."),
     row(CLUSTERING, "pre-vote", Bool, "true", Active, "Ask whether an election could be won before holding it."),
     row(CLUSTERING, "auto-compaction-retention", Text, "0", Active,
         "How much history to keep: a duration or, in mode revision, a number of revisions. 0 keeps all of it, and is all that Cairn takes so far."),
@@ -180,7 +180,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     row("Auth", "auth-token-ttl", Unsigned, "300", NotYet(AUTH), "How long a simple token lasts, in seconds."),
 
     row(MONITORING, "enable-pprof", Bool, "false", NotYet("Cairn has no profiler built in"), "Serve profiles over HTTP."),
-    row(MONITORING, "metrics", Text, "basic", Active, "How much to measure: basic, or extensive for histograms of every call."),
+    row(MONITORING, "metrics", Text, "basic", Accepted("the histograms of every call are still to come"),
+        "How much to measure: basic, or extensive for histograms of every call."),
     row(MONITORING, "listen-metrics-urls", Urls, "", NotYet("metrics are served on --listen-client-urls"),
         "Where else to serve metrics and health."),
 
