@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! cluster voters=1,2,3 [learners=4] [outsiders=5] [pre_vote=off] [check_quorum=off] [window=2]
-//!         [append=BYTES] [uncommitted=BYTES] [catch_up=N] [reads=N]
+//!         [append=BYTES] [uncommitted=BYTES] [catch_up=N] [reads=N] [logs=ID:TERM,TERM,..;..]
 //! campaign 1 | tick 1 20 | propose 1 a b | read 1 7 | transfer 1 2 | stalled 1 | handover 1
 //! change 1 [joint|explicit] v4 l5 r3 | change 1 leave       voter, learner, remove; leave
 //! deliver [1>2 ...] | lose [1>2 ...]      waiting messages, all or those on these links
@@ -31,6 +31,7 @@ fn golden_scripts() {
     assert!(!files.is_empty());
     let mut wrong = Vec::new();
     for file in files {
+        eprintln!("{}", file.display());
         let text = std::fs::read_to_string(&file).unwrap();
         let result = run(&text);
         if result != text {
@@ -154,6 +155,7 @@ fn ids(list: &str) -> Vec<NodeId> {
 fn build(options: &[&str]) -> Cluster {
     let mut conf_state = ConfState::default();
     let mut outsiders = Vec::new();
+    let mut logs = Vec::new();
     let mut tuned = Config::new(NodeId(1), 0);
     for option in options {
         let (name, value) = option.split_once('=').unwrap();
@@ -169,14 +171,33 @@ fn build(options: &[&str]) -> Cluster {
             "uncommitted" => tuned.limits.uncommitted_bytes = number(),
             "catch_up" => tuned.limits.catch_up_entries = number() as u64,
             "reads" => tuned.limits.reads = number(),
+            "logs" => logs = value.split(';').map(log_of).collect(),
             "snapshot_ticks" => tuned.limits.snapshot_ticks = number() as u64,
             _ => panic!("unknown option {option:?}"),
         }
     }
-    Cluster::new(&conf_state, &outsiders, |config| {
+    let tune = |config: &mut Config| {
         let (id, seed) = (config.id, config.seed);
         *config = Config { id, seed, ..tuned.clone() };
-    })
+    };
+    let mut cluster = Cluster::new(&conf_state, &outsiders, tune);
+    for (id, entries) in logs {
+        let term = entries.last().map_or(Term(0), |e: &Entry| e.term);
+        let hard_state = HardState { term, vote: None, commit: Index(1) };
+        let snapshot = SnapshotMeta { conf_state: conf_state.clone(), ..SnapshotMeta::default() };
+        cluster.start_from(id, support::Disk { hard_state, snapshot, entries }, &tune);
+    }
+    cluster
+}
+
+/// `1:1,3,3`: the log of member 1, by its terms. The first entry is committed.
+fn log_of(text: &str) -> (NodeId, Vec<Entry>) {
+    let (id, terms) = text.split_once(':').unwrap();
+    let entries = terms.split(',').zip(1..).map(|(term, index)| {
+        let (term, index) = (Term(term.parse().unwrap()), Index(index));
+        Entry { term, index, kind: EntryKind::Normal, data: [].into() }
+    });
+    (NodeId(id.parse().unwrap()), entries.collect())
 }
 
 fn change(words: &[&str]) -> ConfChangeV2 {

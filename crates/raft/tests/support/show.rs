@@ -70,8 +70,11 @@ pub fn message(message: &Message) -> String {
     let mut out = format!("{from}->{to} {} t{term}", body.name());
     match body {
         Body::Propose { entries: list } => {
-            let texts: Vec<_> = list.iter().map(|e| String::from_utf8_lossy(&e.data)).collect();
-            write!(out, " {}", texts.join(" "))
+            let text = |e: &Entry| match e.kind {
+                EntryKind::Normal => String::from_utf8_lossy(&e.data).into_owned(),
+                kind => change(kind, &e.data),
+            };
+            write!(out, " {}", list.iter().map(text).collect::<Vec<_>>().join(" "))
         }
         Body::Append { prev_index, prev_term, entries: list, commit } => {
             write!(out, " after {prev_index}/{prev_term}{} commit={commit}", entries(list))
