@@ -20,7 +20,7 @@ pub struct Identity {
 /// An encoded `WatchResponse`, in pieces.
 ///
 /// The pieces in order are the message: [`Frame::write_to`] puts them into a send buffer. What differs
-/// between the watchers of an event is at most [`Prefix::MAX`] bytes; the events themselves are shared.
+/// between the watchers of an event is a few dozen bytes; the events themselves are shared.
 #[derive(Clone, Debug)]
 pub struct Frame {
     prefix: Prefix,
