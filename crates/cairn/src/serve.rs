@@ -9,7 +9,7 @@ use server::{Server, ThreadFailure};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::config::Config;
+use crate::config::{Config, Metrics};
 use crate::config::url::{self, Url};
 use crate::logging;
 use crate::note::{Level, Note};
@@ -94,6 +94,7 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
         warning_apply: config.warning_apply_duration,
         warning_request: config.warning_unary_request_duration,
         max_learners: usize::try_from(config.max_learners).unwrap_or(usize::MAX),
+        extensive_metrics: config.metrics == Metrics::Extensive,
         no_fsync: config.unsafe_no_fsync,
         shards: available_parallelism().map_or(1, usize::from).min(server::MAX_SHARDS),
     };
@@ -138,15 +139,15 @@ fn wait(server: Server, mut failures: UnboundedReceiver<ThreadFailure>) -> ExitC
         return ExitCode::FAILURE;
     }
     let data_dir = server.member().config().data_dir.display().to_string();
-    tracing::info!(data_dir, "closing etcd server");
+    tracing::info!("data-dir" = data_dir, "closing etcd server");
     let (done, ended) = std::sync::mpsc::channel();
     let stopping = std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
         server.stop();
         let _ = done.send(());
     });
     match stopping {
-        Ok(_) if ended.recv_timeout(LAST_ORDERS).is_ok() => tracing::info!(data_dir, "closed etcd server"),
-        _ => tracing::warn!(data_dir, "the member did not stop in time; ending all the same"),
+        Ok(_) if ended.recv_timeout(LAST_ORDERS).is_ok() => tracing::info!("data-dir" = data_dir, "closed etcd server"),
+        _ => tracing::warn!("data-dir" = data_dir, "the member did not stop in time; ending all the same"),
     }
     ExitCode::SUCCESS
 }

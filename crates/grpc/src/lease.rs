@@ -16,6 +16,7 @@ use server::Member;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::metrics::Messages;
 use crate::{propose, status};
 
 /// How often a keep-alive of an expired lease looks whether the lease is gone.
@@ -24,6 +25,7 @@ const EXPIRED_LOOK: Duration = Duration::from_millis(50);
 /// Grants, renews and ends leases.
 pub(crate) struct LeaseService {
     pub(crate) member: Arc<Member>,
+    pub(crate) messages: Messages,
 }
 
 type KeepAlives = std::pin::Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
@@ -71,9 +73,16 @@ impl Lease for LeaseService {
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<KeepAlives>, Status> {
         let member = Arc::clone(&self.member);
+        let messages = self.messages.clone();
         let answers = request.into_inner().then(move |request| {
             let member = Arc::clone(&member);
-            async move { keep_alive(&member, request?.id).await }
+            messages.received.inc();
+            let sent = messages.sent.clone();
+            async move {
+                let answer = keep_alive(&member, request?.id).await?;
+                sent.inc();
+                Ok(answer)
+            }
         });
         Ok(Response::new(Box::pin(answers)))
     }

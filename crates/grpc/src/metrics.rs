@@ -1,8 +1,9 @@
 //! Calls counted under the names of the Go gRPC middleware that etcd uses.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use tonic::body::Body;
 
 /// Every method that exists, with how the middleware names its kind.
@@ -55,6 +56,9 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
+/// The buckets of the Go middleware's histogram of handling times, in seconds.
+const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
 /// Calls by method, and by method and code. The counters of the usual answer are looked up once,
 /// at the start, since every call moves them.
 pub struct RpcMetrics {
@@ -66,35 +70,51 @@ struct Method {
     labels: [&'static str; 3],
     started: IntCounter,
     succeeded: IntCounter,
+    messages: Messages,
+    /// With `--metrics extensive` only.
+    handling: Option<Histogram>,
+}
+
+/// The messages of a method, for streams to count theirs.
+#[derive(Clone)]
+pub(crate) struct Messages {
+    pub(crate) received: IntCounter,
+    pub(crate) sent: IntCounter,
 }
 
 /// A call on its way.
 pub(crate) struct Call<'a> {
     metrics: &'a RpcMetrics,
     method: Option<&'a Method>,
+    began: Instant,
 }
 
 impl RpcMetrics {
-    /// Enters the counters into `registry`.
+    /// Enters the counters into `registry`, and with `extensive` the histogram of handling times.
     ///
     /// Panics where a registry already has them: it belongs to one member, which has one set of
     /// services.
-    pub fn new(registry: &Registry) -> Self {
+    pub fn new(registry: &Registry, extensive: bool) -> Self {
         let vector = |name: &str, help: &str, labels: &[&str]| {
             let vector = IntCounterVec::new(Opts::new(name, help), labels).expect("a valid metric name");
             registry.register(Box::new(vector.clone())).expect("a metric name used once");
             vector
         };
-        let started = vector(
-            "grpc_server_started_total",
-            "Calls begun.",
-            &["grpc_method", "grpc_service", "grpc_type"],
-        );
+        const NAMES: [&str; 3] = ["grpc_method", "grpc_service", "grpc_type"];
+        let started = vector("grpc_server_started_total", "Calls begun.", &NAMES);
+        let received = vector("grpc_server_msg_received_total", "Messages received in calls.", &NAMES);
+        let sent = vector("grpc_server_msg_sent_total", "Messages sent in calls.", &NAMES);
         let handled = vector(
             "grpc_server_handled_total",
             "Calls answered.",
             &["grpc_code", "grpc_method", "grpc_service", "grpc_type"],
         );
+        let handling = extensive.then(|| {
+            let options = HistogramOpts::new("grpc_server_handling_seconds", "Time from request to answer.");
+            let vector = HistogramVec::new(options.buckets(BUCKETS.to_vec()), &NAMES).expect("a valid metric name");
+            registry.register(Box::new(vector.clone())).expect("a metric name used once");
+            vector
+        });
         let methods = METHODS
             .iter()
             .map(|&(service, method, kind)| {
@@ -103,6 +123,11 @@ impl RpcMetrics {
                     labels,
                     started: started.with_label_values(&labels),
                     succeeded: handled.with_label_values(&["OK", method, service, kind]),
+                    messages: Messages {
+                        received: received.with_label_values(&labels),
+                        sent: sent.with_label_values(&labels),
+                    },
+                    handling: handling.as_ref().map(|vector| vector.with_label_values(&labels)),
                 };
                 (format!("/{service}/{method}"), counters)
             })
@@ -115,24 +140,50 @@ impl RpcMetrics {
         if let Some(method) = method {
             method.started.inc();
         }
-        Call { metrics: self, method }
+        Call { metrics: self, method, began: Instant::now() }
+    }
+
+    /// The message counters of a method that exists.
+    pub(crate) fn messages(&self, path: &str) -> Messages {
+        self.methods[path].messages.clone()
     }
 }
 
 impl Call<'_> {
-    /// Counts the answer. A refused call carries its code in the headers; one that fails later, in
-    /// a stream, counts as what it was when it began to answer.
-    pub(crate) fn finish(self, response: http::Response<Body>) -> http::Response<Body> {
-        if let Some(method) = self.method {
-            let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok());
-            match code.and_then(|code| code.parse::<usize>().ok()) {
-                None | Some(0) => method.succeeded.inc(),
-                Some(code) => {
-                    let [name, service, kind] = method.labels;
-                    let code = CODES.get(code).copied().unwrap_or("Unknown");
-                    self.metrics.handled.with_label_values(&[code, name, service, kind]).inc();
+    /// Counts the answer, and warns of one that took longer than `slow`. A refused call carries its
+    /// code in the headers; one that fails later, in a stream, counts as what it was when it began
+    /// to answer.
+    pub(crate) fn finish(self, response: http::Response<Body>, slow: Duration) -> http::Response<Body> {
+        let Some(method) = self.method else { return response };
+        let [name, service, kind] = method.labels;
+        let took = self.began.elapsed();
+        let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok());
+        let code = code.and_then(|code| code.parse::<usize>().ok()).filter(|code| *code != 0);
+        let unary = kind == "unary";
+        if unary {
+            method.messages.received.inc();
+        }
+        match code {
+            None => {
+                method.succeeded.inc();
+                if unary {
+                    method.messages.sent.inc();
                 }
             }
+            Some(code) => {
+                let code = CODES.get(code).copied().unwrap_or("Unknown");
+                self.metrics.handled.with_label_values(&[code, name, service, kind]).inc();
+            }
+        }
+        if let Some(handling) = &method.handling {
+            handling.observe(took.as_secs_f64());
+        }
+        if unary && took > slow {
+            tracing::warn!(
+                "time spent" = ?took,
+                "response type" = format!("/{service}/{name}"),
+                "request took longer than --warning-unary-request-duration"
+            );
         }
         response
     }

@@ -20,7 +20,7 @@ use crate::codec::WireCodec;
 use crate::kv::KvService;
 use crate::lease::LeaseService;
 use crate::maintenance::MaintenanceService;
-use crate::metrics::RpcMetrics;
+use crate::metrics::{Messages, RpcMetrics};
 use crate::range::{self, RangeReply};
 use crate::status;
 use crate::watch::{self, WatchFrames, WatchReply};
@@ -40,12 +40,17 @@ impl Services {
     /// The services of `member`.
     pub fn new(member: Arc<Member>) -> Self {
         let limit = member.config().max_request_bytes.saturating_add(REQUEST_OVERHEAD);
+        let metrics =
+            Arc::new(RpcMetrics::new(member.metrics().registry(), member.config().extensive_metrics));
         let kv = KvService { member: Arc::clone(&member) };
-        let lease = LeaseService { member: Arc::clone(&member) };
+        let lease = LeaseService {
+            member: Arc::clone(&member),
+            messages: metrics.messages("/etcdserverpb.Lease/LeaseKeepAlive"),
+        };
         let cluster = ClusterService { member: Arc::clone(&member) };
         let maintenance = MaintenanceService { member: Arc::clone(&member) };
         Self {
-            metrics: Arc::new(RpcMetrics::new(member.metrics().registry())),
+            metrics,
             kv: KvServer::new(kv).max_decoding_message_size(limit),
             lease: LeaseServer::new(lease).max_decoding_message_size(limit),
             cluster: ClusterServer::new(cluster).max_decoding_message_size(limit),
@@ -60,9 +65,9 @@ impl Services {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<StdError> + Send,
     {
-        let counted = self.metrics.start(request.uri().path());
+        let call = self.metrics.start(request.uri().path());
         let response = self.dispatch(request).await;
-        counted.finish(response)
+        call.finish(response, self.member.config().warning_request)
     }
 
     async fn dispatch<B>(&self, request: http::Request<B>) -> http::Response<Body>
@@ -112,7 +117,7 @@ impl Services {
     {
         Grpc::new(WireCodec::<WatchReply, WatchRequest>::default())
             .apply_max_message_size_config(self.request_limit(), None)
-            .streaming(WatchCall(Arc::clone(&self.member)), request)
+            .streaming(WatchCall(Arc::clone(&self.member), self.metrics.messages("/etcdserverpb.Watch/Watch")), request)
             .await
     }
 }
@@ -135,7 +140,7 @@ impl tonic::server::UnaryService<RangeRequest> for RangeCall {
     }
 }
 
-struct WatchCall(Arc<Member>);
+struct WatchCall(Arc<Member>, Messages);
 
 impl tonic::server::StreamingService<WatchRequest> for WatchCall {
     type Response = WatchReply;
@@ -143,6 +148,6 @@ impl tonic::server::StreamingService<WatchRequest> for WatchCall {
     type Future = std::future::Ready<Result<Response<WatchFrames>, Status>>;
 
     fn call(&mut self, request: Request<tonic::Streaming<WatchRequest>>) -> Self::Future {
-        std::future::ready(Ok(Response::new(watch::frames(Arc::clone(&self.0), request.into_inner()))))
+        std::future::ready(Ok(Response::new(watch::frames(Arc::clone(&self.0), request.into_inner(), self.1.clone()))))
     }
 }

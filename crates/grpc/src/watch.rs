@@ -14,6 +14,7 @@ use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use crate::codec::Wire;
+use crate::metrics::Messages;
 use crate::status;
 
 /// A `WatchResponse`, in pieces.
@@ -36,11 +37,13 @@ pub(crate) struct WatchFrames {
     member: Arc<Member>,
     requests: Option<Streaming<WatchRequest>>,
     watchers: WatchStream,
+    messages: Messages,
 }
 
 /// Opens a stream on the calling runtime thread.
-pub(crate) fn frames(member: Arc<Member>, requests: Streaming<WatchRequest>) -> WatchFrames {
-    WatchFrames { watchers: WatchStream::open(Arc::clone(&member)), member, requests: Some(requests) }
+pub(crate) fn frames(member: Arc<Member>, requests: Streaming<WatchRequest>, messages: Messages) -> WatchFrames {
+    let watchers = WatchStream::open(Arc::clone(&member));
+    WatchFrames { watchers, member, requests: Some(requests), messages }
 }
 
 impl WatchFrames {
@@ -50,7 +53,10 @@ impl WatchFrames {
                 return Ok(());
             }
             match Pin::new(requests).poll_next(context) {
-                Poll::Ready(Some(Ok(request))) => self.ask(request),
+                Poll::Ready(Some(Ok(request))) => {
+                    self.messages.received.inc();
+                    self.ask(request);
+                }
                 Poll::Ready(Some(Err(error))) => return Err(error),
                 // The client has said all it wants to say; it still listens.
                 Poll::Ready(None) => self.requests = None,
@@ -88,6 +94,7 @@ impl Stream for WatchFrames {
         }
         match self.watchers.poll_next(context) {
             Poll::Ready(Some(frame)) => {
+                self.messages.sent.inc();
                 self.member.metrics().events.inc_by(frame.events() as u64);
                 Poll::Ready(Some(Ok(WatchReply(frame))))
             }

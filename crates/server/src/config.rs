@@ -46,6 +46,8 @@ pub struct Config {
     pub warning_request: Duration,
     /// `--max-learners`.
     pub max_learners: usize,
+    /// `--metrics extensive`.
+    pub extensive_metrics: bool,
     /// `--unsafe-no-fsync`.
     pub no_fsync: bool,
     /// How many threads serve connections.

@@ -135,8 +135,8 @@ fn carry_out(member: &Arc<Member>, effect: Effect) {
                 leases::change_of_leadership(member, leading);
             }
             tracing::info!(
-                local_member_id = format!("{:x}", member.id()),
-                leader_member_id = format!("{leader:x}"),
+                "local-member-id" = format!("{:x}", member.id()),
+                "leader-member-id" = format!("{leader:x}"),
                 term = term.0,
                 leading,
                 "raft leadership changed"

@@ -64,10 +64,10 @@ impl Server {
         let Parts { id, cluster_id, backend, machine, shared, wal, node, new, lock } =
             bootstrap::open(&config, random())?;
         tracing::info!(
-            local_member_id = format!("{id:x}"),
-            cluster_id = format!("{cluster_id:x}"),
+            "local-member-id" = format!("{id:x}"),
+            "cluster-id" = format!("{cluster_id:x}"),
+            "current-rev" = shared.store.current_revision(),
             new,
-            revision = shared.store.current_revision(),
             "opened data directory"
         );
         let member = Arc::new(Member::new(config, id, cluster_id, backend, shared, node));

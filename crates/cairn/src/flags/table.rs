@@ -180,7 +180,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     row("Auth", "auth-token-ttl", Unsigned, "300", NotYet(AUTH), "How long a simple token lasts, in seconds."),
 
     row(MONITORING, "enable-pprof", Bool, "false", NotYet("Cairn has no profiler built in"), "Serve profiles over HTTP."),
-    row(MONITORING, "metrics", Text, "basic", Accepted("the histograms of every call are still to come"),
+    row(MONITORING, "metrics", Text, "basic", Active,
         "How much to measure: basic, or extensive for histograms of every call."),
     row(MONITORING, "listen-metrics-urls", Urls, "", NotYet("metrics are served on --listen-client-urls"),
         "Where else to serve metrics and health."),
