@@ -230,3 +230,119 @@ impl<'a> Intervals<'a> {
         self.0.range(..=key).next_back().is_some_and(|(_, end)| end.admits(key))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// etcd's own procedure, with lists and quadratic walks.
+    #[derive(Default)]
+    struct Naive {
+        puts: Vec<Bytes>,
+        deletes: Vec<(Bytes, Bytes)>,
+    }
+
+    impl Naive {
+        fn of(ops: &[RequestOp]) -> Option<Naive> {
+            let mut all = Naive::default();
+            for op in ops {
+                if let Some(Request::RequestDeleteRange(delete)) = &op.request {
+                    all.deletes.push((delete.key.clone(), delete.range_end.clone()));
+                }
+            }
+            for op in ops {
+                let Some(Request::RequestTxn(nested)) = &op.request else { continue };
+                let (then, other) = (Naive::of(&nested.success)?, Naive::of(&nested.failure)?);
+                let before = all.puts.clone();
+                for key in then.puts.iter().chain(&other.puts) {
+                    if before.contains(key) || all.deletes(key) {
+                        return None;
+                    }
+                    all.puts.push(key.clone());
+                }
+                all.deletes.extend(then.deletes.into_iter().chain(other.deletes));
+            }
+            for op in ops {
+                let Some(Request::RequestPut(put)) = &op.request else { continue };
+                if all.puts.contains(&put.key) || all.deletes(&put.key) {
+                    return None;
+                }
+                all.puts.push(put.key.clone());
+            }
+            Some(all)
+        }
+
+        fn deletes(&self, key: &Bytes) -> bool {
+            self.deletes.iter().any(|(start, end)| match end.is_empty() {
+                true => key == start,
+                false => start <= key && key < end,
+            })
+        }
+    }
+
+    fn ops(chance: &mut impl FnMut(u64) -> u64, depth: u64) -> Vec<RequestOp> {
+        let key = |chance: &mut dyn FnMut(u64) -> u64| {
+            let key = vec![b'a' + chance(20) as u8; 1 + chance(2) as usize];
+            Bytes::from(key)
+        };
+        let mut list = Vec::new();
+        for _ in 0..chance(5) {
+            let request = match chance(if depth > 0 { 4 } else { 3 }) {
+                0 => Request::RequestPut(PutRequest { key: key(chance), ..PutRequest::default() }),
+                1 => {
+                    let range_end = match chance(4) {
+                        0 => Bytes::new(),
+                        1 => Bytes::from_static(b"\0"),
+                        _ => key(chance),
+                    };
+                    let key = key(chance);
+                    Request::RequestDeleteRange(DeleteRangeRequest { key, range_end, prev_kv: false })
+                }
+                2 => continue,
+                _ => Request::RequestTxn(TxnRequest {
+                    compare: Vec::new(),
+                    success: ops(chance, depth - 1),
+                    failure: ops(chance, depth - 1),
+                }),
+            };
+            list.push(RequestOp { request: Some(request) });
+        }
+        list
+    }
+
+    #[test]
+    fn duplicates_are_found_as_the_plain_procedure_finds_them() {
+        let mut state = 1u64;
+        let mut chance = move |n: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % n
+        };
+        let mut clashes = 0;
+        for case in 0..50_000 {
+            let ops = ops(&mut chance, 3);
+            let expected = Naive::of(&ops).is_some();
+            assert_eq!(Writes::of(&ops).is_ok(), expected, "case {case}: {ops:?}");
+            clashes += u32::from(!expected);
+        }
+        assert!((5_000..45_000).contains(&clashes), "{clashes} of 50,000 clash");
+    }
+
+    #[test]
+    fn very_many_nested_deletions_are_checked_in_no_time() {
+        // 64 transactions with 63 operations each: a quadratic walk per key would be felt.
+        let nested = |i: u32| {
+            let key = |j: u32| Bytes::from(format!("{i:04}/{j:04}"));
+            let delete = |j| DeleteRangeRequest { key: key(j), range_end: key(j + 1), prev_kv: false };
+            let ops = (0..31).map(|j| Request::RequestDeleteRange(delete(2 * j)));
+            let puts = (0..31).map(|j| PutRequest { key: key(2 * j + 1), ..PutRequest::default() });
+            let ops = ops.chain(puts.map(Request::RequestPut));
+            let success = ops.map(|request| RequestOp { request: Some(request) }).collect();
+            RequestOp { request: Some(Request::RequestTxn(TxnRequest { success, ..TxnRequest::default() })) }
+        };
+        let request = TxnRequest { success: (0..64).map(nested).collect(), ..TxnRequest::default() };
+        assert_eq!(txn(&request, 128), Ok(()));
+        assert_eq!(txn(&request, 125), Err(Rejection::TooManyOps));
+    }
+}

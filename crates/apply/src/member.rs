@@ -130,3 +130,38 @@ fn null_if_empty<S: Serializer>(urls: &[String], serializer: S) -> Result<S::Ok,
 fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn members_are_written_as_etcd_writes_them() {
+        let mut member = Member { id: 0x8e9e_05c5_2164_694d, ..Member::default() };
+        assert_eq!(to_json(&member), r#"{"id":10276657743932975437,"peerURLs":null}"#);
+        member.peer_urls = vec!["http://localhost:2380".into()];
+        member.is_learner = true;
+        member.name = "a<b>&\u{2028}\"\n".into();
+        member.client_urls = vec!["http://localhost:2379".into()];
+        let json = r#"{"id":10276657743932975437,"peerURLs":["http://localhost:2380"],"isLearner":true,"name":"a\u003cb\u003e\u0026\u2028\"\n","clientURLs":["http://localhost:2379"]}"#;
+        assert_eq!(to_json(&member), json);
+        assert_eq!(from_json::<Member>(json.as_bytes()).unwrap(), member);
+        assert_eq!(Member::row_key(member.id), "8e9e05c52164694d");
+        assert_eq!(Member::parse_row_key(b"8e9e05c52164694d"), Some(member.id));
+    }
+
+    #[test]
+    fn a_promotion_s_context_is_read_and_written() {
+        let member = Member { id: 7, ..Member::default() };
+        let context = ChangeContext { member, is_promote: true };
+        let json = r#"{"id":7,"peerURLs":null,"isPromote":true}"#;
+        assert_eq!(to_json(&context), json);
+        assert_eq!(from_json::<ChangeContext>(json.as_bytes()).unwrap(), context);
+        // Adding a member sends the member alone.
+        let added: ChangeContext = from_json(br#"{"id":7,"peerURLs":["x"],"name":"n"}"#).unwrap();
+        assert!(!added.is_promote);
+        assert_eq!((added.member.id, added.member.name.as_str()), (7, "n"));
+    }
+}
