@@ -69,9 +69,10 @@
 //!
 //! `raft` is the member and what holds in every role; `role/` is what each role does; `log`,
 //! `progress`, `read`, [`quorum`] and [`membership`] are its parts, each usable without the others;
-//! `message`, `ready`, `types`, `status` are its words. Start with `tests/golden/`.
+//! `message`, `ready`, `types`, `status`, `error`, `config` are its words. Start with `tests/golden/`.
 
 mod config;
+mod error;
 mod log;
 pub mod membership;
 mod message;
@@ -86,9 +87,10 @@ mod status;
 mod types;
 
 pub use config::{Config, Limits};
+pub use error::Error;
 pub use membership::{Change, ChangeKind, ConfChange, ConfChangeV2, MembershipError, Transition};
 pub use message::{Answer, Body, Candidacy, Context, Message, Rejection};
-pub use raft::{Error, Raft};
+pub use raft::Raft;
 pub use ready::{DropReason, Persist, Proposal, ReadOutcome, Ready, RoleKind, SoftState};
 pub use status::{FlowKind, PeerStatus, Status};
 pub use types::{

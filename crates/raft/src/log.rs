@@ -466,3 +466,6 @@ impl Log {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
