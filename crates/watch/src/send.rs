@@ -8,6 +8,9 @@ use crate::history::{History, HistoryError};
 use crate::hub::{Hub, NO_WATCHER, StreamId};
 use crate::stream::Item;
 
+/// A queue that had to grow beyond so many entries gives its memory back when it is empty.
+const ROOM_KEPT: usize = 16;
+
 impl Hub {
     /// The next response to send on the stream, if there is one.
     ///
@@ -138,6 +141,8 @@ impl Hub {
         }
         if !watcher.queue.is_empty() {
             open.line.push_front(Item::Events(key));
+        } else if watcher.queue.capacity() > ROOM_KEPT {
+            watcher.queue = VecDeque::new();
         }
         watcher.idle = false;
         self.counts.pending_events -= events;
