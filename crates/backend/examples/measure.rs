@@ -19,7 +19,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = tempfile::tempdir()?;
     let path = directory.path().join("db");
     let open = || Backend::open(Storage::File(path.clone()), Options::default());
+    let at = Instant::now();
     let store = open()?;
+    println!("create: {:?}, {} kB", at.elapsed(), store.size() / 1000);
 
     let mut inserting = Duration::ZERO;
     let mut worst = Duration::ZERO;
@@ -99,7 +101,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::copy(&path, &crashed)?;
     std::fs::File::open(&crashed)?.sync_all()?;
     let at = Instant::now();
-    let after_crash = Backend::open(Storage::File(crashed), Options::default())?;
+    let after_crash = Backend::open(Storage::File(crashed.clone()), Options::default())?;
     println!("open after a crash: {:?}", at.elapsed());
     let at = Instant::now();
     drop(after_crash);
@@ -134,6 +136,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let done = store.reclaim()?;
     println!("reclaim: {done} in {:?}", at.elapsed());
     report("after reclaiming", &store);
+    std::fs::copy(&path, &crashed)?;
+    std::fs::File::open(&crashed)?.sync_all()?;
+    let at = Instant::now();
+    let after_crash = Backend::open(Storage::File(crashed), Options::default())?;
+    println!("open after a crash: {:?}", at.elapsed());
+    drop(after_crash);
     let at = Instant::now();
     let hash = store.hash_tables()?;
     println!("hash {hash:08x} in {:?}", at.elapsed());

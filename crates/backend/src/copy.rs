@@ -93,6 +93,7 @@ impl Backend {
         let source = Durable::of(&writer.database, &writer.length)?;
         copy.look_again(&touched, &source)?;
         drop(source);
+        copy.record_allocator()?;
         self.switch(&mut writer, copy, path, temporary)
     }
 
@@ -110,7 +111,7 @@ impl Backend {
 
     /// Puts the finished copy, durable already, in the old file's place.
     fn switch(&self, writer: &mut Writer, copy: Copy, path: &Path, temporary: &Path) -> Result<(), Error> {
-        let Copy { opened: Opened { database, length }, live } = copy;
+        let Copy { opened: Opened { database, length }, live, density } = copy;
         assert_eq!(live, writer.live, "live bytes of the copy, and as counted by the store");
         let database = Arc::new(database);
         let durable = Durable::of(&database, &length)?;
@@ -118,8 +119,7 @@ impl Backend {
         // From here on a crash may show either file under the name, so the directory has to be
         // durable before anything is written to the new one alone.
         self.shared.health.guard(|| open::sync_parent(path))?;
-        let size = length.load(Ordering::Relaxed);
-        self.shared.density.store((size as f64 / live.0.max(1) as f64).to_bits(), Ordering::Relaxed);
+        self.shared.density.store(density.to_bits(), Ordering::Relaxed);
         writer.length = length;
         let old = std::mem::replace(&mut writer.database, database);
         writer.closed.push(old);
@@ -131,11 +131,13 @@ impl Backend {
 struct Copy {
     opened: Opened,
     live: Live,
+    /// Bytes of file per live byte when packed.
+    density: f64,
 }
 
 impl Copy {
     fn create(path: &Path, cache: usize) -> Result<Copy, Error> {
-        Ok(Copy { opened: open::create_at(path, cache)?, live: Live::default() })
+        Ok(Copy { opened: open::create_at(path, cache)?, live: Live::default(), density: 1.0 })
     }
 
     fn commit(&mut self, fill: impl FnOnce(&mut Commit) -> Result<(), Error>) -> Result<(), Error> {
@@ -176,7 +178,17 @@ impl Copy {
     /// Packs the copy: what was appended leaves half of a doubled file empty.
     fn compact(&mut self) -> Result<(), Error> {
         self.opened.database.compact().map_err(failed)?;
+        // Of a small store the ratio says how large an empty one is, and nothing about its values.
+        if self.live.0 >= WORTHWHILE {
+            self.density = self.opened.length.load(Ordering::Relaxed) as f64 / self.live.0 as f64;
+        }
         Ok(())
+    }
+
+    /// Compaction leaves no allocator state behind, which would make the next start, if it comes
+    /// before a flush and after a crash, walk the whole file. Any commit records it again.
+    fn record_allocator(&mut self) -> Result<(), Error> {
+        self.commit(|_| Ok(()))
     }
 
     /// Brings these keys to what they are in `source` now.
