@@ -126,6 +126,10 @@ fn a_gibibyte_past_streams_that_never_read() {
     // And nothing is lost: the one that never read gets all of it when it does.
     assert_eq!(drain(&mut hub, stuck, &store), 100 * 4096);
     assert_eq!((hub.counts().slow_watchers, hub.counts().pending_bytes, store.alive()), (0, 0, 0));
+    // The room is free again: what comes now is queued.
+    hub.publish(&store.batch(4098));
+    hub.publish(&store.batch(4099));
+    assert_eq!((hub.counts().slow_watchers, hub.counts().pending_events), (0, 202));
 }
 
 #[test]
@@ -168,6 +172,27 @@ fn watchers_behind_read_history_together() {
     assert_eq!(drain(&mut hub, stream, &store), wanted);
     let twice = 2 * store.events.len();
     assert!(store.rows.get() <= twice, "{} rows read for {} events", store.rows.get(), store.events.len());
+}
+
+#[test]
+fn steps_shrink_where_revisions_are_large() {
+    let mut store = Memory::default();
+    for n in 0..200 {
+        let changes: Vec<Change> = (0..100).map(|k| Change::Put(format!("key{k}"), n.to_string())).collect();
+        store.commit(&changes);
+    }
+    let options = Options { step_rows: 100, ..Options::default() };
+    let mut hub = Hub::with_options(store.revision, options);
+    let stream = hub.open_stream();
+    let nothing = WatchRequest::new(KeyRange::Key(Bytes::from_static(b"nothing")));
+    hub.create(stream, WatchRequest { start_revision: 2, ..nothing }, store.revision);
+    while store.rows.get() == 0 {
+        hub.next(stream, &store).unwrap();
+    }
+    store.most_rows.set(0);
+    drain(&mut hub, stream, &store);
+    assert_eq!(store.rows.get(), 200 * 100);
+    assert!(store.most_rows.get() <= 200, "{} rows in a step of 100", store.most_rows.get());
 }
 
 #[test]
