@@ -44,7 +44,7 @@ impl Store {
         if revision > 0 && revision < compact {
             return Err(ReadError::Compacted { compact_revision: compact });
         }
-        let at = if revision <= 0 { current } else { revision };
+        let at = if revision == 0 { current } else { revision };
         let kept = kept(&index, current, at, compact);
         drop(index);
         let hash = hash_rows(&view, &kept, at, compact)?;

@@ -1,7 +1,7 @@
 //! What the tests share: a disk in memory, a generator, and the naive twin.
 #![allow(clippy::unwrap_used, dead_code)]
 
-pub mod twin;
+pub(crate) mod twin;
 
 use std::io;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use backend::{Backend, Options, Seal, Storage, StorageBackend, TableOp};
 
 /// A file in memory that survives the store on it.
 #[derive(Clone, Debug, Default)]
-pub struct Disk(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Disk(Arc<Mutex<Vec<u8>>>);
 
 impl Disk {
     /// A disk with the same bytes, which go their own way from here.
-    pub fn image(&self) -> Disk {
+    pub(crate) fn image(&self) -> Disk {
         Disk(Arc::new(Mutex::new(self.0.lock().unwrap().clone())))
     }
 
-    pub fn open(&self) -> Backend {
+    pub(crate) fn open(&self) -> Backend {
         self.open_with(Options::default())
     }
 
-    pub fn open_with(&self, options: Options) -> Backend {
+    pub(crate) fn open_with(&self, options: Options) -> Backend {
         Backend::open(Storage::Custom(Box::new(self.clone())), options).unwrap()
     }
 }
@@ -58,30 +58,30 @@ impl StorageBackend for Disk {
 }
 
 /// Ends an apply batch.
-pub fn seal(backend: &Backend, index: u64, ops: Vec<TableOp>) {
+pub(crate) fn seal(backend: &Backend, index: u64, ops: Vec<TableOp>) {
     backend.seal(Seal { index, term: 1, ops, ..Seal::default() });
 }
 
 /// Numbers that differ from seed to seed and not from run to run.
-pub struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
-    pub fn new(seed: u64) -> Rng {
+    pub(crate) fn new(seed: u64) -> Rng {
         Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    pub fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 11) % n
     }
 
-    pub fn chance(&mut self, one_in: u64) -> bool {
+    pub(crate) fn chance(&mut self, one_in: u64) -> bool {
         self.below(one_in) == 0
     }
 
-    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+    pub(crate) fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
         &of[self.below(of.len() as u64) as usize]
     }
 }

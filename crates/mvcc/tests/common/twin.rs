@@ -7,60 +7,60 @@ use mvcc::{HashKv, KeyRange, RangeQuery, SortOrder, SortTarget};
 use prost::Message;
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Version {
-    pub at: (i64, i64),
-    pub create: i64,
-    pub version: i64,
-    pub lease: i64,
+pub(crate) struct Version {
+    pub(crate) at: (i64, i64),
+    pub(crate) create: i64,
+    pub(crate) version: i64,
+    pub(crate) lease: i64,
     /// `None` for a tombstone.
-    pub value: Option<Vec<u8>>,
+    pub(crate) value: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     Compacted(i64),
     Future(i64),
 }
 
-pub struct Answer {
-    pub kvs: Vec<KeyValue>,
-    pub count: i64,
-    pub more: bool,
+pub(crate) struct Answer {
+    pub(crate) kvs: Vec<KeyValue>,
+    pub(crate) count: i64,
+    pub(crate) more: bool,
 }
 
 /// What every key was at every time. A clone is a transaction: change it, then keep it or drop it.
 #[derive(Clone, Debug)]
-pub struct Twin {
-    pub keys: BTreeMap<Vec<u8>, Vec<Version>>,
-    pub current: i64,
-    pub compact: i64,
+pub(crate) struct Twin {
+    pub(crate) keys: BTreeMap<Vec<u8>, Vec<Version>>,
+    pub(crate) current: i64,
+    pub(crate) compact: i64,
     /// The next sub revision of the open transaction; its changes are at `current + 1`.
-    pub sub: i64,
+    pub(crate) sub: i64,
 }
 
 impl Twin {
-    pub fn new() -> Twin {
+    pub(crate) fn new() -> Twin {
         Twin { keys: BTreeMap::new(), current: 1, compact: -1, sub: 0 }
     }
 
     /// The revision that a transaction's reads are at.
-    pub fn revision(&self) -> i64 {
+    pub(crate) fn revision(&self) -> i64 {
         if self.sub > 0 { self.current + 1 } else { self.current }
     }
 
-    pub fn commit(&mut self) -> bool {
+    pub(crate) fn commit(&mut self) -> bool {
         let written = self.sub > 0;
         self.current = self.revision();
         self.sub = 0;
         written
     }
 
-    pub fn visible(&self, key: &[u8], at: i64) -> Option<&Version> {
+    pub(crate) fn visible(&self, key: &[u8], at: i64) -> Option<&Version> {
         let last = self.keys.get(key)?.iter().rfind(|version| version.at.0 <= at)?;
         last.value.as_ref().map(|_| last)
     }
 
-    pub fn put(&mut self, key: &[u8], value: &[u8], lease: i64) {
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8], lease: i64) {
         let before = self.visible(key, i64::MAX).cloned();
         let at = (self.current + 1, self.sub);
         let (create, version) = before.map_or((at.0, 1), |v| (v.create, v.version + 1));
@@ -69,7 +69,7 @@ impl Twin {
         self.sub += 1;
     }
 
-    pub fn delete_range(&mut self, range: &KeyRange) -> Vec<Vec<u8>> {
+    pub(crate) fn delete_range(&mut self, range: &KeyRange) -> Vec<Vec<u8>> {
         let all: Vec<Vec<u8>> = self.keys.keys().cloned().collect();
         let there = |key: &Vec<u8>| range.contains(key) && self.visible(key, i64::MAX).is_some();
         let gone: Vec<Vec<u8>> = all.into_iter().filter(there).collect();
@@ -82,7 +82,7 @@ impl Twin {
         gone
     }
 
-    pub fn range(&self, query: &RangeQuery) -> Result<Answer, Refusal> {
+    pub(crate) fn range(&self, query: &RangeQuery) -> Result<Answer, Refusal> {
         let current = self.revision();
         if query.revision > current {
             return Err(Refusal::Future(current));
@@ -141,7 +141,7 @@ impl Twin {
     }
 
     /// The events of a range of revisions: when, what kind, and the message a watcher is sent.
-    pub fn events(&self, from: i64, to: i64) -> Vec<((i64, i64), bool, KeyValue)> {
+    pub(crate) fn events(&self, from: i64, to: i64) -> Vec<((i64, i64), bool, KeyValue)> {
         let mut events: Vec<_> = self
             .keys
             .iter()
@@ -164,7 +164,7 @@ impl Twin {
     }
 
     /// etcd's `HashKV`, computed as etcd 3.7.1 does over rows that are physically compacted.
-    pub fn hash(&self, revision: i64) -> Result<HashKv, Refusal> {
+    pub(crate) fn hash(&self, revision: i64) -> Result<HashKv, Refusal> {
         if revision > self.current {
             return Err(Refusal::Future(self.current));
         }
@@ -209,7 +209,7 @@ impl Twin {
         Ok(HashKv { hash, compact_revision: self.compact, revision })
     }
 
-    pub fn leases(&self) -> Vec<(Vec<u8>, i64)> {
+    pub(crate) fn leases(&self) -> Vec<(Vec<u8>, i64)> {
         let live = |key: &Vec<u8>| self.visible(key, i64::MAX).map(|version| version.lease);
         let leased = |key: &Vec<u8>| live(key).filter(|&lease| lease != 0).map(|lease| (key.clone(), lease));
         self.keys.keys().filter_map(leased).collect()
