@@ -1,9 +1,11 @@
-//! The thread that takes compacted versions away, a bounded step at a time.
+//! The thread that takes compacted versions away, a bounded step at a time, and then gives the space
+//! back to the file system where there is much of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use apply::Failure;
 use mvcc::ProgressState;
 
 use crate::member::Member;
@@ -12,7 +14,7 @@ use crate::member::Member;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs until the member stops.
-pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), mvcc::ReadError> {
+pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), Failure> {
     let config = member.config();
     let mut started = Instant::now();
     while !stop.load(Ordering::Acquire) {
@@ -23,6 +25,7 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), mvcc::R
             ProgressState::Done => {
                 if member.compaction().finish(member.store().compact_revision()) {
                     member.metrics().compaction_total.observe(started.elapsed().as_secs_f64() * 1e3);
+                    give_space_back(member)?;
                 }
                 member.compaction().wait_for_request(LOOK);
                 started = Instant::now();
@@ -30,4 +33,20 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), mvcc::R
         }
     }
     Ok(())
+}
+
+/// Rewrites the store's file if most of it is free; reads and writes go on meanwhile, and nobody has
+/// to call Defragment.
+fn give_space_back(member: &Member) -> Result<(), Failure> {
+    let before = member.backend().size();
+    match member.backend().reclaim() {
+        Ok(true) => {
+            let after = member.backend().size();
+            tracing::info!(before, after, "gave free space back to the file system");
+            Ok(())
+        }
+        // A client's Defragment does the same work at the moment.
+        Ok(false) | Err(backend::Error::Busy) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }

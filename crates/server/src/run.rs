@@ -228,6 +228,10 @@ async fn introduce(member: &Arc<Member>) {
         .get(&member.id())
         .is_some_and(|known| known.name == config.name && known.client_urls == config.client_urls);
     let wanted = [(!known).then_some(attributes), cluster.version.is_none().then_some(version)];
+    while member.raft().leader() == 0 {
+        // A lone voter leads within milliseconds, and its first client should not wait for longer.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     for request in wanted.into_iter().flatten() {
         while let Err(error) = member.propose(request.clone()).await {
             if error == Error::Stopped {
