@@ -280,6 +280,9 @@ impl Member {
     /// Waits until a compaction to `revision` has taken its rows away, durably.
     pub async fn compacted(self: &Arc<Self>, revision: i64) {
         self.compaction.finished(revision).await;
+        let backend = self.backend.clone();
+        // A failure of the backend ends the member; its flusher finds it too and says so.
+        let _ = tokio::task::spawn_blocking(move || backend.flush_all()).await;
     }
 
     /// Tells the compactor that a compaction has been applied.
