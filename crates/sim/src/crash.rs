@@ -43,6 +43,17 @@ impl Unit {
         }
     }
 
+    /// Whether it says of the same place what an earlier one said.
+    fn supersedes(&self, earlier: &Unit) -> bool {
+        match (self, earlier) {
+            (Unit::Sector { inode, sector, .. }, Unit::Sector { inode: other, sector: at, .. }) => {
+                (inode, sector) == (other, at)
+            }
+            (Unit::Len { inode, .. }, Unit::Len { inode: other, .. }) => inode == other,
+            _ => false,
+        }
+    }
+
     fn land(&self, image: &mut Image) {
         match self {
             Unit::Sector { inode, sector, page } => {
@@ -96,6 +107,11 @@ impl Shadow {
         self.acknowledged
     }
 
+    /// How many calls it has passed; [`Disk::position`] says how many there are.
+    pub fn position(&self) -> usize {
+        self.at
+    }
+
     /// How many things a crash could now let through or not.
     pub fn pending(&self) -> usize {
         self.pending.len()
@@ -108,6 +124,14 @@ impl Shadow {
         self.at += 1;
         match op {
             Op::Write { inode, first, last, page, pages } => {
+                // A size that a failed sync gave up comes again with the data that needs it.
+                let size = |pending: &&Pending| match &pending.unit {
+                    Unit::Len { inode: other, .. } => pending.forsaken && other == inode,
+                    _ => false,
+                };
+                if let Some(unit) = self.pending.iter().filter(size).map(|p| p.unit.clone()).next_back() {
+                    self.push(unit);
+                }
                 for sector in *first..*last {
                     let number = sector * SECTOR as u64 / PAGE as u64 - page;
                     let page = pages[number as usize].clone();
@@ -140,14 +164,17 @@ impl Shadow {
     }
 
     fn land(&mut self, synced: impl Fn(&Unit) -> bool) {
-        let durable = &mut self.durable;
-        self.pending.retain(|pending| {
-            let lands = !pending.forsaken && synced(&pending.unit);
-            if lands {
-                pending.unit.land(durable);
+        let mut left = Vec::new();
+        for pending in std::mem::take(&mut self.pending) {
+            if pending.forsaken || !synced(&pending.unit) {
+                left.push(pending);
+                continue;
             }
-            !lands
-        });
+            // What it supersedes can no more be on the disk, whatever became of its own sync.
+            left.retain(|earlier| !pending.unit.supersedes(&earlier.unit));
+            pending.unit.land(&mut self.durable);
+        }
+        self.pending = left;
     }
 
     /// The disk after a crash that lets those things through that `keep` says, by their number.

@@ -126,9 +126,12 @@ pub(crate) enum Op {
     },
 }
 
-/// The disk. Clones are the same disk.
+/// The disk, as one process sees it. Clones are the same disk.
 #[derive(Clone)]
-pub struct Disk(Arc<Mutex<State>>);
+pub struct Disk {
+    state: Arc<Mutex<State>>,
+    process: u64,
+}
 
 struct State {
     names: BTreeMap<PathBuf, Inode>,
@@ -137,13 +140,18 @@ struct State {
     locked: BTreeSet<PathBuf>,
     record: Vec<Op>,
     calls: u64,
+    log_calls: u64,
     fail_at: Option<u64>,
+    fail_log_at: Option<u64>,
+    kill_at: Option<u64>,
     full: bool,
+    /// Who may make calls: processes before this one are dead.
+    process: u64,
 }
 
 impl fmt::Debug for Disk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.0.lock();
+        let state = self.state.lock();
         f.debug_struct("Disk")
             .field("names", &state.names)
             .field("calls", &state.calls)
@@ -155,21 +163,26 @@ impl Disk {
     /// A disk that holds what an image holds; its record is empty.
     pub fn new(image: &Image) -> Disk {
         let next_inode = image.files.keys().next_back().map_or(1, |last| last + 1);
-        Disk(Arc::new(Mutex::new(State {
+        let state = State {
             names: image.names.clone(),
             files: image.files.clone(),
             next_inode,
             locked: BTreeSet::new(),
             record: Vec::new(),
             calls: 0,
+            log_calls: 0,
             fail_at: None,
+            fail_log_at: None,
+            kill_at: None,
             full: false,
-        })))
+            process: 0,
+        };
+        Disk { state: Arc::new(Mutex::new(state)), process: 0 }
     }
 
     /// What can be read now: what a process finds that is started after the last one was killed.
     pub fn image(&self) -> Image {
-        let state = self.0.lock();
+        let state = self.state.lock();
         let kept = |inode: &Inode| state.names.values().any(|named| named == inode);
         let files = state.files.iter().filter(|(inode, _)| kept(inode));
         Image {
@@ -179,46 +192,77 @@ impl Disk {
     }
 
     pub(crate) fn record(&self) -> Vec<Op> {
-        self.0.lock().record.clone()
+        self.state.lock().record.clone()
     }
 
-    /// Notes that a client was told.
+    /// Notes that a client was told, unless the process that would tell it is dead.
     pub fn acknowledge(&self, index: u64) {
-        self.0.lock().record.push(Op::Acknowledged { index });
+        let mut state = self.state.lock();
+        if state.alive(self.process).is_ok() {
+            state.record.push(Op::Acknowledged { index });
+        }
     }
 
     /// The last index that a client was told of, 0 if none was.
     pub fn acknowledged(&self) -> u64 {
-        let state = self.0.lock();
+        let state = self.state.lock();
         let told = |op: &Op| if let Op::Acknowledged { index } = op { Some(*index) } else { None };
         state.record.iter().rev().find_map(told).unwrap_or(0)
     }
 
     /// How many calls that could have failed were made.
     pub fn calls(&self) -> u64 {
-        self.0.lock().calls
+        self.state.lock().calls
     }
 
     /// Makes the `n`-th call fail, counted from 1 and from the beginning. Later ones work again, as they do on
     /// real disks: it is for the caller not to believe them.
     pub fn fail_at(&self, n: u64) {
-        self.0.lock().fail_at = Some(n);
+        self.state.lock().fail_at = Some(n);
+    }
+
+    /// As [`Disk::fail_at`], counting only calls that have to do with the log: all but those to what
+    /// [`Disk::storage`] gave out.
+    pub fn fail_log_at(&self, n: u64) {
+        self.state.lock().fail_log_at = Some(n);
+    }
+
+    /// Kills the process at the `n`-th call: that one is not finished, and none comes after it. What was
+    /// written stays in the page cache.
+    pub fn kill_at(&self, n: u64) {
+        self.state.lock().kill_at = Some(n);
+    }
+
+    /// The same disk and page cache, for the process that is started next.
+    pub fn restart(&self) -> Disk {
+        let mut state = self.state.lock();
+        state.process += 1;
+        state.kill_at = None;
+        state.fail_at = None;
+        state.fail_log_at = None;
+        state.locked.clear();
+        Disk { state: self.state.clone(), process: state.process }
+    }
+
+    /// How long the record is by now; see [`crate::Shadow::position`].
+    pub fn position(&self) -> usize {
+        self.state.lock().record.len()
     }
 
     /// From now on no file can grow, until this is called with `false`.
     pub fn set_full(&self, full: bool) {
-        self.0.lock().full = full;
+        self.state.lock().full = full;
     }
 
     /// Whether the call that was to fail has come.
     pub fn has_failed(&self) -> bool {
-        let state = self.0.lock();
+        let state = self.state.lock();
         state.fail_at.is_some_and(|n| state.calls >= n)
     }
 
     /// Opens a file, making it durable and empty first if it is not there.
     pub fn storage(&self, path: &Path) -> File {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         let inode = match state.names.get(path) {
             Some(&inode) => inode,
             None => {
@@ -228,18 +272,26 @@ impl Disk {
                 inode
             }
         };
-        File { disk: self.clone(), inode }
+        File { disk: self.clone(), inode, of_log: false }
     }
 }
 
 impl State {
+    fn alive(&self, process: u64) -> io::Result<()> {
+        if process == self.process { Ok(()) } else { Err(io::Error::other("the process was killed")) }
+    }
+
     /// Counts a call; an error if it is the one that is to fail.
-    fn call(&mut self) -> io::Result<()> {
+    fn call(&mut self, process: u64, of_log: bool) -> io::Result<()> {
+        self.alive(process)?;
         self.calls += 1;
-        match self.fail_at {
-            Some(n) if n == self.calls => Err(io::Error::other("the disk failed, as it was told to")),
-            _ => Ok(()),
+        self.log_calls += u64::from(of_log);
+        if self.kill_at == Some(self.calls) {
+            self.process += 1;
+            return Err(io::Error::other("the process was killed"));
         }
+        let fails = self.fail_at == Some(self.calls) || of_log && self.fail_log_at == Some(self.log_calls);
+        if fails { Err(io::Error::other("the disk failed, as it was told to")) } else { Ok(()) }
     }
 
     /// Whether a file may become this long.
@@ -286,18 +338,19 @@ impl State {
 pub struct File {
     disk: Disk,
     inode: Inode,
+    of_log: bool,
 }
 
 impl File {
     fn len(&self) -> io::Result<u64> {
-        let mut state = self.disk.0.lock();
-        state.call()?;
+        let mut state = self.disk.state.lock();
+        state.call(self.disk.process, self.of_log)?;
         Ok(state.files.get(&self.inode).map_or(0, |file| file.len))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let mut state = self.disk.0.lock();
-        state.call()?;
+        let mut state = self.disk.state.lock();
+        state.call(self.disk.process, self.of_log)?;
         let file = state.files.get(&self.inode).ok_or(io::ErrorKind::NotFound)?;
         if offset + out.len() as u64 > file.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -309,8 +362,11 @@ impl File {
     /// A write that fails has done half of its work: it ends where a sector does, because the kernel copies
     /// whole pages and a file system gives out whole blocks.
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.disk.0.lock();
-        let called = state.call().and_then(|()| state.room(self.inode, offset + data.len() as u64));
+        let mut state = self.disk.state.lock();
+        state.alive(self.disk.process)?;
+        let called = state
+            .call(self.disk.process, self.of_log)
+            .and_then(|()| state.room(self.inode, offset + data.len() as u64));
         let half = (offset + data.len() as u64 / 2) / SECTOR as u64 * SECTOR as u64;
         let done = if called.is_ok() { data.len() } else { half.saturating_sub(offset) as usize };
         state.write(self.inode, offset, &data[..done]);
@@ -318,18 +374,22 @@ impl File {
     }
 
     fn set_size(&self, len: u64) -> io::Result<()> {
-        let mut state = self.disk.0.lock();
-        state.call()?;
+        let mut state = self.disk.state.lock();
+        state.call(self.disk.process, self.of_log)?;
         state.room(self.inode, len)?;
         state.set_len(self.inode, len);
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut state = self.disk.0.lock();
-        let called = state.call();
+        let mut state = self.disk.state.lock();
+        let called = state.call(self.disk.process, self.of_log);
         let inode = self.inode;
-        state.record.push(if called.is_ok() { Op::Sync { inode } } else { Op::FailedSync { inode } });
+        if called.is_ok() {
+            state.record.push(Op::Sync { inode });
+        } else if state.alive(self.disk.process).is_ok() {
+            state.record.push(Op::FailedSync { inode });
+        }
         called
     }
 }
@@ -397,43 +457,47 @@ impl wal::Guard for Claim {}
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.disk.0.lock().locked.remove(&self.dir);
+        let mut state = self.disk.state.lock();
+        // The locks of a dead process went when it died; this one may be its successor's.
+        if state.alive(self.disk.process).is_ok() {
+            state.locked.remove(&self.dir);
+        }
     }
 }
 
 impl wal::Disk for Disk {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let mut state = self.0.lock();
-        state.call()?;
+        let mut state = self.state.lock();
+        state.call(self.process, true)?;
         let inside = state.names.keys().filter(|path| path.parent() == Some(dir));
         Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
     }
 
     /// Directories are there when they are named; what matters is the names in them.
     fn create_dir(&self, _: &Path) -> io::Result<()> {
-        self.0.lock().call()
+        self.state.lock().call(self.process, true)
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn wal::DiskFile>> {
-        let mut state = self.0.lock();
-        state.call()?;
+        let mut state = self.state.lock();
+        state.call(self.process, true)?;
         if state.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let inode = state.create(path);
-        Ok(Box::new(File { disk: self.clone(), inode }))
+        Ok(Box::new(File { disk: self.clone(), inode, of_log: true }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn wal::DiskFile>> {
-        let mut state = self.0.lock();
-        state.call()?;
+        let mut state = self.state.lock();
+        state.call(self.process, true)?;
         let inode = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(File { disk: self.clone(), inode }))
+        Ok(Box::new(File { disk: self.clone(), inode, of_log: true }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.call()?;
+        let mut state = self.state.lock();
+        state.call(self.process, true)?;
         let inode = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.into(), inode);
         state.record.push(Op::Rename { from: from.into(), to: to.into(), inode });
@@ -441,23 +505,23 @@ impl wal::Disk for Disk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.call()?;
+        let mut state = self.state.lock();
+        state.call(self.process, true)?;
         state.names.remove(path).ok_or(io::ErrorKind::NotFound)?;
         state.record.push(Op::Remove { path: path.into() });
         Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.call()?;
+        let mut state = self.state.lock();
+        state.call(self.process, true)?;
         state.record.push(Op::SyncDir { dir: dir.into() });
         Ok(())
     }
 
     fn lock(&self, dir: &Path) -> io::Result<Box<dyn wal::Guard>> {
-        let mut state = self.0.lock();
-        state.call()?;
+        let mut state = self.state.lock();
+        state.call(self.process, true)?;
         match state.locked.insert(dir.into()) {
             true => Ok(Box::new(Claim { disk: self.clone(), dir: dir.into() })),
             false => Err(io::ErrorKind::WouldBlock.into()),

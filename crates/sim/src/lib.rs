@@ -33,6 +33,7 @@
 //! | `workload` | seeded commands |
 //! | `model` | what they do, said as simply as possible |
 //! | `checker` | starts members on images and compares |
+//! | `main` | `cargo run -p sim -- 7301` replays life 7301 |
 //!
 //! # Left out
 //! More members, a network and a clock: with one member there is nothing to deliver and nobody to

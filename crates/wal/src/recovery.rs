@@ -1,8 +1,9 @@
 //! Opening a log: find the segments, read them, judge the end, and say what is there.
 //!
 //! Nothing here needs free space: no file is made, and a repair writes zeros over bytes that exist.
-//! What has been read is synced before it is trusted, because a process that was killed may have left
-//! it in the page cache alone.
+//! What has been read is not trusted yet: a process that was killed may have left it in the page cache
+//! alone, and one whose sync failed may have left it there marked as written, so that no sync would ever
+//! write it. Only the last batch can be such; it is written once more, as it is, and synced.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -117,7 +118,9 @@ pub(crate) fn recover(
 
         let offset = reader.at;
         let mut repaired = None;
-        if let End::Bad { reason, marked } = end {
+        let (End::Bad { last_mark, .. } | End::Clean { last_mark }) = end;
+        if let End::Bad { reason, .. } = end {
+            let marked = last_mark.is_some();
             if let Verdict::Damaged(reason) = torn::judge(&mut reader, name.seq, marked)? {
                 return Err(damaged(offset, reason));
             }
@@ -127,6 +130,8 @@ pub(crate) fn recover(
             repaired = Some(Repair { file: path.clone(), offset, reason });
         }
         replay.check_end().map_err(|reason| damaged(offset, reason))?;
+        rewrite(&mut reader, &*file, last_mark.unwrap_or(0), offset)
+            .map_err(io("rewrite the last batch of"))?;
         file.sync_data().map_err(io("sync"))?;
         disk.sync_dir(dir).map_err(|source| WalError::Io { doing: "sync", path: dir.into(), source })?;
 
@@ -144,13 +149,15 @@ pub(crate) fn recover(
     Err(WalError::Missing(dir.into()))
 }
 
-/// How a segment ended.
+/// How a segment ended, and where the last batch in it opens with a mark, if any does.
 enum End {
-    Clean,
-    /// With something that is no record; `marked` tells whether batches in it open with marks.
+    Clean {
+        last_mark: Option<u64>,
+    },
+    /// With something that is no record.
     Bad {
         reason: String,
-        marked: bool,
+        last_mark: Option<u64>,
     },
 }
 
@@ -160,7 +167,7 @@ fn read_segment(
     replay: &mut Replay,
     damaged: &dyn Fn(u64, String) -> WalError,
 ) -> Result<End, WalError> {
-    let mut marked = false;
+    let mut last_mark = None;
     // The head was synced before the segment got its name, so a crash cannot have torn it.
     for expected in [Kind::Crc, Kind::Metadata] {
         match reader.step()? {
@@ -181,14 +188,26 @@ fn read_segment(
         match reader.step()? {
             Step::Record { header, at } => {
                 if header.kind == Kind::Crc && reader.data() == record::mark_proof(header.crc, seq, at) {
-                    marked = true;
+                    last_mark = Some(at);
                 }
                 replay.apply(header.kind, reader.data()).map_err(|reason| damaged(at, reason))?;
             }
-            Step::End => return Ok(End::Clean),
-            Step::Bad(reason) => return Ok(End::Bad { reason, marked }),
+            Step::End => return Ok(End::Clean { last_mark }),
+            Step::Bad(reason) => return Ok(End::Bad { reason, last_mark }),
         }
     }
+}
+
+/// Writes what stands between two places once more.
+fn rewrite(reader: &mut Reader<'_>, file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
+    let mut at = from;
+    while at < to {
+        let take = (to - at).min(1 << 20);
+        let bytes = reader.bytes(at, take).map_err(io::Error::other)?;
+        file.write_at(bytes, at)?;
+        at += take;
+    }
+    Ok(())
 }
 
 /// Writes zeros over everything from the reader's place on that is not zero.

@@ -25,7 +25,6 @@ pub(crate) enum Verdict {
 /// Judges the place where `reader` stopped, in the last segment, whose number is `seq`. `marked` tells
 /// whether its batches open with marks: segments written by etcd have none.
 pub(crate) fn judge(reader: &mut Reader<'_>, seq: u64, marked: bool) -> Result<Verdict, WalError> {
-    let at = reader.at;
     if let Err(reason) = explained_by_missing_sectors(reader)? {
         return Ok(Verdict::Damaged(reason));
     }
@@ -39,8 +38,8 @@ pub(crate) fn judge(reader: &mut Reader<'_>, seq: u64, marked: bool) -> Result<V
     // Without marks a readable record further on may be of the same torn batch, or may be of a later one.
     if let (false, Some(offset)) = (marked, record) {
         let reason = format!(
-            "it is unreadable, but the record at byte {offset} (of {at} and on) reads; if etcd was stopped by a \
-             power loss, let etcd start once and repair its own log"
+            "it is unreadable, but the record at byte {offset} reads; if etcd was stopped by a power loss, let \
+             etcd start once and repair its own log"
         );
         return Ok(Verdict::Damaged(reason));
     }

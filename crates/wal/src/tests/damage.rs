@@ -61,8 +61,8 @@ fn a_flipped_bit_is_harmless_or_refused_and_never_believed() {
     for from in [0, 9] {
         let truth = open(&MemoryDisk::from_image(&image), SEGMENT, from).unwrap().1;
         for (path, data) in &image {
-            for byte in 0..data.len() {
-                for mask in [1, 2, 4, 8, 16, 32, 64, 128, 0xff, data[byte].max(1)] {
+            for (byte, &value) in data.iter().enumerate() {
+                for mask in [1, 2, 4, 8, 16, 32, 64, 128, 0xff, value.max(1)] {
                     let mut harmed = image.clone();
                     harmed.get_mut(path).unwrap()[byte] ^= mask;
                     let disk = MemoryDisk::from_image(&harmed);
