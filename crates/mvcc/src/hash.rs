@@ -24,7 +24,7 @@ pub struct HashKv {
 }
 
 impl Store {
-    /// Hashes what is readable up to `revision`, 0 for the current one.
+    /// Hashes what is readable up to `revision`, 0 for the current one. Up to a negative one there is nothing.
     ///
     /// The rows above the compacted revision all count. Of the rows at or below it only those do that are
     /// visible at `revision`, and a tombstone at exactly the compacted revision does not: etcd up to 3.5.15
@@ -55,7 +55,7 @@ impl Store {
 fn hash_rows(view: &View, kept: &[Revision], at: i64, compact: i64) -> Result<u32, ReadError> {
     let mut hash = crc32c::crc32c(b"key");
     let mut kept = kept.iter().peekable();
-    let (from, to) = (Revision::default().to_row_key(), Revision::new(at + 1, 0).to_row_key());
+    let (from, to) = (Revision::default().to_row_key(), Revision::new(at.max(-1) + 1, 0).to_row_key());
     view.for_each_row(from, to, |key, tombstone, record| {
         let revision = Revision::from_row_key(key);
         if revision.main <= compact {

@@ -20,9 +20,10 @@ pub(crate) struct Source<'a> {
     index: &'a Index,
     overlay: Option<&'a Overlay>,
     at: i64,
-    /// Whether `at` is not before any version in the index, so that its counts of live keys hold.
-    latest: bool,
 }
+
+/// Counting visits nodes; where the budget is in keys, one node is worth this many.
+const KEYS_PER_NODE: usize = 8;
 
 /// What answers a query, up to the fetching of records.
 pub(crate) struct Selection {
@@ -47,7 +48,7 @@ impl<'a> Source<'a> {
     pub(crate) fn new(index: &'a Index, current: i64, at: i64, overlay: Option<&'a Overlay>) -> Source<'a> {
         // A transaction's changes are all at `current`: an earlier revision is read without them.
         let overlay = overlay.filter(|overlay| at == current && !overlay.is_empty());
-        Source { index, overlay, at, latest: at == current }
+        Source { index, overlay, at }
     }
 
     pub(crate) fn latest(index: &'a Index, current: i64, overlay: Option<&'a Overlay>) -> Source<'a> {
@@ -112,21 +113,13 @@ impl<'a> Source<'a> {
 
     /// How many keys exist in the range; `None` if more than `budget` would have to be looked at.
     fn count(&self, range: &KeyRange, budget: usize) -> Option<i64> {
-        if self.latest {
-            let base = self.index.count_live(range) as i64;
-            let own = self.overlay.map(|overlay| overlay.latest_in(range)).unwrap_or_default();
-            let change = |event: &&Event| {
-                let was = self.index.get(&event.key).is_some_and(|history| history.is_live());
-                i64::from(!event.tombstone) - i64::from(was)
-            };
-            return Some(base + own.iter().map(change).sum::<i64>());
-        }
-        let mut count = 0;
-        let done = self.visit_bounded(range, budget, &mut |_, _| {
-            count += 1;
-            ControlFlow::Continue(())
-        });
-        done.then_some(count)
+        let base = self.index.count(range, self.at, budget / KEYS_PER_NODE)? as i64;
+        let own = self.overlay.map(|overlay| overlay.latest_in(range)).unwrap_or_default();
+        let change = |event: &&Event| {
+            let was = self.index.get(&event.key).is_some_and(|history| history.is_live());
+            i64::from(!event.tombstone) - i64::from(was)
+        };
+        Some(base + own.iter().map(change).sum::<i64>())
     }
 
     /// Decides what answers the query; `None` if more than `budget` keys would have to be looked at.

@@ -123,7 +123,7 @@ impl World {
         };
         let idle = self.store.compact_step(1).unwrap().state == ProgressState::Done;
         let told = self.writer.schedule_compaction(at);
-        assert_eq!(told.as_ref().map(|_| ()), expected.as_ref().map(|()| ()));
+        assert_eq!(told.as_ref().map(|_| &()), expected.as_ref());
         if let Ok(op) = told {
             let early = self.store.compact_step(1).unwrap();
             assert!(!idle || early.rows == 0, "no row goes before the order is sealed");

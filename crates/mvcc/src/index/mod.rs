@@ -6,7 +6,8 @@
 //!   copies the nodes on its way down that a snapshot still shares, and works in place on the others; with no
 //!   snapshot alive, on all of them.
 //! - *Counting a range costs a descent.* Every child pointer carries the number of keys below it that exist
-//!   now, so a count is the difference of two prefix sums.
+//!   now, and when something below it last changed; so a count at the present looks into the nodes at its two
+//!   ends, and one in the past into those that changed since.
 //! - *A key costs its bytes and little more.* The keys of a node lie end to end in one buffer, and a history
 //!   of one version is a plain value.
 //! - *Compaction goes in short runs.* [`Index::look`] and [`Index::sweep`] work on one leaf, and a key says where
@@ -25,7 +26,7 @@ mod node;
 #[cfg(test)]
 mod tests;
 
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, Range};
 use std::sync::Arc;
 
 use api::key_range::KeyRange;
@@ -62,31 +63,14 @@ impl Index {
         self.root.live
     }
 
-    /// How many keys of a range exist now.
-    pub(crate) fn count_live(&self, range: &KeyRange) -> u64 {
+    /// How many keys of a range existed at a revision; `None` if more than `budget` nodes would have to be
+    /// visited. Nodes that changed since then are, as far as they are in the range; for the present it is only
+    /// those at its two ends.
+    pub(crate) fn count(&self, range: &KeyRange, at: i64, mut budget: usize) -> Option<u64> {
         match range {
-            KeyRange::Key(key) => u64::from(self.get(key).is_some_and(History::is_live)),
-            KeyRange::Range { start, end } => self.live_before(end) - self.live_before(start),
-            KeyRange::From(start) => self.live() - self.live_before(start),
-            KeyRange::Empty => 0,
-        }
-    }
-
-    fn live_before(&self, key: &[u8]) -> u64 {
-        let mut node = &*self.root.node;
-        let mut live = 0;
-        loop {
-            match node {
-                Node::Leaf(leaf) => {
-                    let before = &leaf.histories[..leaf.keys.before(key)];
-                    return live + before.iter().filter(|history| history.is_live()).count() as u64;
-                }
-                Node::Inner(inner) => {
-                    let at = inner.separators.until(key);
-                    live += inner.children[..at].iter().map(|child| child.live).sum::<u64>();
-                    node = &inner.children[at].node;
-                }
-            }
+            KeyRange::Empty => Some(0),
+            KeyRange::Key(key) => Some(u64::from(self.get(key).is_some_and(|h| h.visible(at).is_some()))),
+            _ => count(&self.root, Some(range.start()), range.end(), at, &mut budget),
         }
     }
 
@@ -160,31 +144,61 @@ fn walk(
 ) -> ControlFlow<()> {
     match node {
         Node::Leaf(leaf) => {
-            let from = start.map_or(0, |start| leaf.keys.before(start));
-            let to = match end {
-                Bound::Unbounded => leaf.keys.len(),
-                Bound::Excluded(end) => leaf.keys.before(end),
-                Bound::Included(end) => leaf.keys.until(end),
-            };
-            for at in from..to {
+            for at in span(&leaf.keys, start, end, Keys::before) {
                 visit(leaf.keys.get(at), &leaf.histories[at])?;
             }
         }
         Node::Inner(inner) => {
-            let from = start.map_or(0, |start| inner.separators.until(start));
-            let to = match end {
-                Bound::Unbounded => inner.separators.len(),
-                Bound::Excluded(end) => inner.separators.before(end),
-                Bound::Included(end) => inner.separators.until(end),
-            };
-            for (at, child) in inner.children.iter().enumerate().take(to + 1).skip(from) {
-                let start = start.filter(|_| at == from);
-                let end = if at == to { end } else { Bound::Unbounded };
+            let span = span(&inner.separators, start, end, Keys::until);
+            for (at, child) in inner.children.iter().enumerate().take(span.end + 1).skip(span.start) {
+                let start = start.filter(|_| at == span.start);
+                let end = if at == span.end { end } else { Bound::Unbounded };
                 walk(&child.node, start, end, visit)?;
             }
         }
     }
     ControlFlow::Continue(())
+}
+
+fn count(child: &Child, start: Option<&[u8]>, end: Bound<&[u8]>, at: i64, budget: &mut usize) -> Option<u64> {
+    if start.is_none() && end == Bound::Unbounded && child.newest <= at {
+        return Some(child.live);
+    }
+    *budget = budget.checked_sub(1)?;
+    match &*child.node {
+        Node::Leaf(leaf) => {
+            let histories = &leaf.histories[span(&leaf.keys, start, end, Keys::before)];
+            Some(histories.iter().filter(|history| history.visible(at).is_some()).count() as u64)
+        }
+        Node::Inner(inner) => {
+            let span = span(&inner.separators, start, end, Keys::until);
+            let mut sum = 0;
+            for (i, child) in inner.children.iter().enumerate().take(span.end + 1).skip(span.start) {
+                let start = start.filter(|_| i == span.start);
+                let end = if i == span.end { end } else { Bound::Unbounded };
+                sum += count(child, start, end, at, budget)?;
+            }
+            Some(sum)
+        }
+    }
+}
+
+/// The part of a node that a range covers. In a leaf these are the keys from the first that is not before
+/// `start`; in an inner node the separators between the first child and the last, where a separator equal to
+/// `start` is to the left of the first child.
+fn span(
+    keys: &Keys,
+    start: Option<&[u8]>,
+    end: Bound<&[u8]>,
+    first: impl Fn(&Keys, &[u8]) -> usize,
+) -> Range<usize> {
+    let from = start.map_or(0, |start| first(keys, start));
+    let to = match end {
+        Bound::Unbounded => keys.len(),
+        Bound::Excluded(end) => keys.before(end),
+        Bound::Included(end) => keys.until(end),
+    };
+    from..to.max(from)
 }
 
 fn sweep(node: &mut Arc<Node>, from: &[u8], visit: &mut impl FnMut(&mut History) -> Left) {

@@ -34,12 +34,15 @@ pub(super) struct Inner {
     pub(super) children: Vec<Child>,
 }
 
-/// A subtree, and how many keys in it exist now: kept beside the pointer, so that counting a range does not
-/// visit the subtrees that lie in it whole.
+/// A subtree, and two numbers beside the pointer that save counting a range the visit of subtrees that lie in
+/// it whole.
 #[derive(Clone)]
 pub(super) struct Child {
     pub(super) node: Arc<Node>,
+    /// How many keys exist now.
     pub(super) live: u64,
+    /// A main revision after which nothing in it changed: since then as many keys exist as now.
+    pub(super) newest: i64,
 }
 
 /// A node's right half, after it was split, and the border between the halves.
@@ -55,17 +58,20 @@ impl Child {
 
     pub(super) fn leaf(leaf: Leaf) -> Child {
         let live = leaf.histories.iter().filter(|history| history.is_live()).count() as u64;
-        Child { node: Arc::new(Node::Leaf(leaf)), live }
+        let newest = leaf.histories.iter().map(|history| history.latest().main).max().unwrap_or(0);
+        Child { node: Arc::new(Node::Leaf(leaf)), live, newest }
     }
 
     pub(super) fn inner(inner: Inner) -> Child {
         let live = inner.children.iter().map(|child| child.live).sum();
-        Child { node: Arc::new(Node::Inner(inner)), live }
+        let newest = inner.children.iter().map(|child| child.newest).max().unwrap_or(0);
+        Child { node: Arc::new(Node::Inner(inner)), live, newest }
     }
 
     /// Adds a version to a key below. In place as far as no snapshot shares the nodes.
     pub(super) fn push(&mut self, key: &[u8], version: Version) -> Option<Split> {
         let now = u64::from(!version.is_tombstone());
+        self.newest = self.newest.max(version.main);
         let (before, right) = match Arc::make_mut(&mut self.node) {
             Node::Leaf(leaf) => leaf.push(key, version),
             Node::Inner(inner) => inner.push(key, version),
@@ -184,6 +190,7 @@ impl Inner {
         let right = self.children.remove(left + 1);
         let child = &mut self.children[left];
         child.live += right.live;
+        child.newest = child.newest.max(right.newest);
         Arc::make_mut(&mut child.node).merge(&right.node, self.separators.get(left));
         self.separators.remove(left);
     }

@@ -46,6 +46,7 @@ fn check(child: &Child, low: &[u8], high: Option<&[u8]>, is_root: bool) -> usize
             assert!(leaf.keys.byte_len() <= BYTES * 3 / 2, "with keys of at most half of it");
             assert!(leaf.keys.iter().is_sorted_by(|a, b| a < b) && leaf.keys.iter().all(within));
             assert_eq!(child.live, leaf.histories.iter().filter(|h| h.is_live()).count() as u64);
+            assert!(leaf.histories.iter().all(|h| h.latest().main <= child.newest));
             1
         }
         Node::Inner(inner) => {
@@ -55,6 +56,7 @@ fn check(child: &Child, low: &[u8], high: Option<&[u8]>, is_root: bool) -> usize
                 inner.separators.iter().is_sorted_by(|a, b| a < b) && inner.separators.iter().all(within)
             );
             assert_eq!(child.live, inner.children.iter().map(|c| c.live).sum::<u64>());
+            assert!(inner.children.iter().all(|c| c.newest <= child.newest));
             let depths: Vec<usize> = (0..inner.children.len())
                 .map(|i| {
                     let low = if i == 0 { low } else { inner.separators.get(i - 1) };
@@ -81,8 +83,14 @@ fn check_reads(index: &Index, twin: &Twin, rng: &mut Rng, key: &mut dyn FnMut(&m
     for _ in 0..8 {
         let range = random_range(rng, key);
         let expected: Vec<_> = twin.range::<[u8], _>((Bound::Included(range.start()), range.end())).collect();
-        let live = expected.iter().filter(|(_, versions)| !versions.last().unwrap().1).count();
-        assert_eq!(index.count_live(&range), live as u64, "{range:?}");
+        let newest = expected.iter().map(|(_, versions)| versions.last().unwrap().0).max().unwrap_or(1);
+        let past = rng.below(newest as u64 + 1) as i64;
+        for at in [past, newest - 1, newest, i64::MAX] {
+            let seen =
+                |versions: &Vec<(i64, bool)>| versions.iter().rfind(|v| v.0 <= at).is_some_and(|v| !v.1);
+            let live = expected.iter().filter(|(_, versions)| seen(versions)).count();
+            assert_eq!(index.count(&range, at, usize::MAX), Some(live as u64), "{range:?} at {at}");
+        }
         let stop = rng.below(200) as usize;
         let mut walked = Vec::new();
         index.walk(&range, |key, _| {
@@ -239,6 +247,22 @@ fn nothing_is_copied_without_a_snapshot_and_only_the_path_with_one() {
     assert_eq!(changed(&mut index, 200_001), depth);
     assert_eq!(changed(&mut index, 200_002), 0, "what was copied once is no longer shared");
     assert_eq!(snapshot.get(&77i64.to_be_bytes()).unwrap().latest().main, 200_000);
+}
+
+#[test]
+fn counting_visits_the_ends_and_what_changed_since() {
+    let mut index = Index::new();
+    for main in 1..=100_000i64 {
+        index.push(&main.to_be_bytes(), Version::put(Revision::new(main, 0), main, 1, 0));
+    }
+    let range =
+        KeyRange::range(100i64.to_be_bytes().to_vec().into(), 99_000i64.to_be_bytes().to_vec().into());
+    let depth = check(&index.root, &[], None, true);
+    assert_eq!(index.count(&range, 100_000, 2 * depth), Some(98_900));
+    assert_eq!(index.count(&range, 100_000, 1), None);
+    let again = Version::put(Revision::new(100_001, 0), 500, 2, 0);
+    index.push(&500i64.to_be_bytes(), again);
+    assert_eq!(index.count(&range, 100_000, 3 * depth), Some(98_900), "one more path, the changed one");
 }
 
 fn collect(child: &Child, found: &mut Vec<*const Node>) {

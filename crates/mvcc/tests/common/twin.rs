@@ -171,7 +171,7 @@ impl Twin {
         if revision > 0 && revision < self.compact {
             return Err(Refusal::Compacted(self.compact));
         }
-        let revision = if revision <= 0 { self.current } else { revision };
+        let revision = if revision == 0 { self.current } else { revision };
         let mut keep: BTreeSet<(i64, i64)> = BTreeSet::new();
         let mut rows: BTreeMap<(i64, i64), (bool, Vec<u8>)> = BTreeMap::new();
         for (key, versions) in &self.keys {
