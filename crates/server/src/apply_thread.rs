@@ -12,7 +12,7 @@ use apply::Machine;
 use raft::Entry;
 use watch::Batch;
 
-use crate::mailbox::Mailbox;
+use crate::mailbox::{EVENT_OVERHEAD, Mailbox};
 use crate::member::Member;
 use crate::proposal::{Answer, RequestId};
 use crate::raft_driver::own_proposal;
@@ -123,11 +123,12 @@ fn apply_run(
         member.drive();
     }
 
+    let bytes = outgoing.events.iter().map(|event| event.record.len() + EVENT_OVERHEAD).sum();
     let batch = Batch::new(std::mem::take(&mut outgoing.events)).map(Arc::new);
     for (mailbox, answers) in member.mailboxes().iter().zip(&mut outgoing.answers) {
         Mailbox::post_answers(mailbox, answers);
         if let Some(batch) = &batch {
-            mailbox.post_events(batch);
+            mailbox.post_events(batch, bytes);
         }
     }
     let took = started.elapsed();

@@ -12,9 +12,12 @@ use watch::Batch;
 use crate::error::Error;
 use crate::proposal::{Answer, RequestId};
 
-/// The events that may wait for a shard that is busy; past it the shard is told to read them from
-/// history instead (design §5: a bounded buffer, never a lost event).
-const MAX_WAITING_EVENTS: usize = 65_536;
+/// The bytes of events that may wait for a shard that is busy; past it the shard is told to read
+/// them from history instead (design §5: a bounded buffer, never a lost event).
+const MAX_WAITING_BYTES: usize = 32 << 20;
+
+/// What an event is counted as beside its record.
+pub(crate) const EVENT_OVERHEAD: usize = 128;
 
 /// The queue between the member's threads and one shard.
 #[derive(Default)]
@@ -37,8 +40,8 @@ pub(crate) struct Mail {
     pub(crate) reads: Vec<(u64, Result<(), Error>)>,
     /// Batches of events in revision order.
     pub(crate) events: Vec<Arc<Batch>>,
-    /// How many events these batches hold.
-    pub(crate) waiting_events: usize,
+    /// How many bytes these batches hold.
+    pub(crate) waiting_bytes: usize,
     /// Set where batches were thrown away: the last revision that the shard has to read itself.
     pub(crate) skipped_to: Option<i64>,
     /// The member is stopping: streams end and waiters are told.
@@ -80,11 +83,11 @@ impl Mailbox {
         self.post(|mail| mail.reads.push((id, result)));
     }
 
-    /// Posts a batch of events, or notes that the shard is too far behind to be given it.
-    pub(crate) fn post_events(&self, batch: &Arc<Batch>) {
+    /// Posts a batch of events that takes `bytes` of memory, or notes that the shard is too far behind to be given it.
+    pub(crate) fn post_events(&self, batch: &Arc<Batch>, bytes: usize) {
         self.post(|mail| {
-            mail.waiting_events += batch.events.len();
-            if mail.skipped_to.is_some() || mail.waiting_events > MAX_WAITING_EVENTS {
+            mail.waiting_bytes += bytes;
+            if mail.skipped_to.is_some() || mail.waiting_bytes > MAX_WAITING_BYTES {
                 mail.events.clear();
                 mail.skipped_to = Some(batch.last);
             } else {

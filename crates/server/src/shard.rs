@@ -141,7 +141,7 @@ impl Shard {
         if let Some(revision) = mail.skipped_to.take() {
             local.hub.skip_to(revision);
         }
-        mail.waiting_events = 0;
+        mail.waiting_bytes = 0;
         local.wake_streams();
         if std::mem::take(&mut mail.stopping) {
             // What is under way is still answered; streams end, and nothing new is taken.
