@@ -17,8 +17,10 @@ use mvcc::{KeyRange, ProgressState, RangeQuery, Store, Writer};
 const VALUE: usize = 256;
 
 fn main() {
-    if let Some(path) = std::env::args().nth(2) {
-        return memory(Path::new(&path));
+    match &std::env::args().skip(1).collect::<Vec<_>>()[..] {
+        [what, path] if what == "index" => return memory(Path::new(path)),
+        [what, path] if what == "large" => return large(Path::new(path)),
+        _ => {}
     }
     let keys: u64 = std::env::args().nth(1).map_or(1_000_000, |n| n.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
@@ -27,7 +29,7 @@ fn main() {
     fill(&dir.path().join("random"), keys, |i| format!("/registry/pods/{:016x}", mix(i)));
     fill(&dir.path().join("ascending"), keys, |i| format!("/registry/events/{i:016}"));
     reopen(&dir.path().join("random"));
-    large(&dir.path().join("large"));
+    alone("large", &dir.path().join("large"));
     compaction(&dir.path().join("compaction"));
 }
 
@@ -152,6 +154,13 @@ fn fill(path: &Path, keys: u64, name: impl Fn(u64) -> String) {
     }
     report("get, mostly from redb", n, start.elapsed());
     let start = Cpu::now();
+    for i in 0..400 {
+        let mut query = RangeQuery::new(KeyRange::From(names[mix(i + 2) as usize % names.len()].clone()));
+        query.limit = 500;
+        black_box(store.range(&query).unwrap());
+    }
+    report("page of 500 keys, mostly from redb", 400, start.elapsed());
+    let start = Cpu::now();
     for i in 0..n {
         let mut query = RangeQuery::new(KeyRange::From(names[mix(i) as usize % names.len()].clone()));
         query.count_only = true;
@@ -168,9 +177,13 @@ fn reopen(path: &Path) {
         println!("open, {} rows, {} keys: {:?}", opened.rows, opened.keys, start.elapsed());
     }
     drop(backend);
-    // In a process of its own, where no memory lies about that was freed before.
+    alone("index", path);
+}
+
+/// Measures memory in a process of its own, where none lies about that was freed before.
+fn alone(what: &str, path: &Path) {
     let me = std::env::current_exe().unwrap();
-    std::process::Command::new(me).arg("0").arg(path).status().unwrap();
+    std::process::Command::new(me).arg(what).arg(path).status().unwrap();
 }
 
 /// What the index takes, beside the keys themselves.
@@ -200,6 +213,15 @@ fn large(path: &Path) {
     }
     seal(&backend, 1);
     backend.flush_all().unwrap();
+    drop((store, writer, backend));
+    let (_backend, store, _writer) = open(path);
+    // Page by page once, so that the page cache of redb is full before.
+    let mut next = KeyRange::all();
+    loop {
+        let page = store.range(&RangeQuery { limit: 100, ..RangeQuery::new(next) }).unwrap();
+        let Some(last) = page.records.last().filter(|_| page.more) else { break };
+        next = KeyRange::From(last.key());
+    }
     let before = resident();
     let start = Instant::now();
     let all = store.range(&RangeQuery::new(KeyRange::all())).unwrap();

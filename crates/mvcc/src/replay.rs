@@ -21,7 +21,7 @@ pub struct History {
 
 /// A call looks at this many rows at most (rounded up to a whole revision), so that a filter that refuses
 /// nearly everything does not make one call read all of history.
-const ROWS_PER_CALL: usize = 10_000;
+const ROWS_PER_CALL: usize = 4_096;
 
 impl Store {
     /// The events from revision `from` up to and including `to`, or as many of them, at least one revision,

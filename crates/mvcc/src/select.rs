@@ -124,6 +124,9 @@ impl<'a> Source<'a> {
 
     /// Decides what answers the query; `None` if more than `budget` keys would have to be looked at.
     pub(crate) fn select(&self, query: &RangeQuery, budget: usize) -> Option<Selection> {
+        if let KeyRange::Key(key) = &query.range {
+            return Some(self.select_one(query, key));
+        }
         let count = self.count(&query.range, budget)?;
         if query.count_only || count == 0 {
             return Some(Selection { count, more: false, pick: Pick::Records(Vec::new()) });
@@ -149,6 +152,25 @@ impl<'a> Source<'a> {
             }
         };
         Some(Selection { count, more, pick })
+    }
+
+    /// The commonest case: one key, one descent, nothing to sort or to cut.
+    fn select_one(&self, query: &RangeQuery, key: &[u8]) -> Selection {
+        let found = match self.overlay.and_then(|overlay| overlay.latest(key)) {
+            Some(event) => Some(event.version()).filter(|version| !version.is_tombstone()),
+            None => self.index.get(key).and_then(|history| history.visible(self.at)).copied(),
+        };
+        let pick = match found {
+            Some(version) if !query.count_only && passes(query, &version) => match query.target() {
+                SortTarget::Value if query.keys_only => Pick::ByValue(vec![version.revision()]),
+                _ if query.keys_only => {
+                    Pick::Records(vec![key_record(&mut Chunks::default(), key, &version)])
+                }
+                _ => Pick::Revisions(vec![version.revision()]),
+            },
+            _ => Pick::Records(Vec::new()),
+        };
+        Selection { count: i64::from(found.is_some()), more: false, pick }
     }
 
     /// The common case: records leave in the order in which the index has them.

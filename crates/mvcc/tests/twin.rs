@@ -62,7 +62,7 @@ impl World {
         let mut twin = self.twin.clone();
         let mut txn = self.writer.begin();
         assert_eq!(txn.base_revision(), twin.current);
-        let many = if self.rng.chance(30) { 40 } else { 4 };
+        let many = if self.rng.chance(30) { *self.rng.pick(&[40, 400]) } else { 4 };
         for _ in 0..=self.rng.below(many) {
             let key = random_key(&mut self.rng, self.letters);
             match self.rng.below(8) {
