@@ -1,5 +1,9 @@
-//! The public client library `etcd-client` against the real binary: one pass over what it offers.
+//! The real binary as clients use it: one pass over what the public library `etcd-client` offers, and
+//! the calls and streams that it does not have, through the generated client.
 #![allow(clippy::unwrap_used)]
+
+mod leases;
+mod range_stream;
 
 use anyhow::Result;
 use etcd_client::{
@@ -7,6 +11,12 @@ use etcd_client::{
     WatchOptions,
 };
 use tests::Server;
+use tonic::transport::{Channel, Endpoint};
+
+/// A connection for generated clients.
+async fn channel(server: &Server) -> Result<Channel> {
+    Ok(Endpoint::from_shared(server.endpoint())?.connect().await?)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn keys_and_values() -> Result<()> {

@@ -12,8 +12,8 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -52,73 +52,122 @@ pub fn etcd_directory() -> Option<PathBuf> {
     std::env::var_os("CAIRN_ETCD_BIN_DIR").filter(|directory| !directory.is_empty()).map(PathBuf::from)
 }
 
-/// A running server.
-pub struct Server {
+/// How a server was started, so that it can be started again in the same way.
+#[derive(Clone)]
+struct Launch {
     program: PathBuf,
-    child: Child,
     directory: PathBuf,
     client_port: u16,
     peer_port: u16,
-    flags: Vec<String>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
+
+impl Launch {
+    /// The usual arguments, with `flags` behind them.
+    fn usual(program: &Path, directory: &Path, flags: &[&str]) -> Result<Self> {
+        let (client_port, peer_port) = free_ports()?;
+        let (client, peer) = (url(client_port), url(peer_port));
+        let founders = format!("default={peer}");
+        let usual = [
+            "--data-dir",
+            directory.to_str().context("a data directory has a printable name")?,
+            "--listen-client-urls",
+            &client,
+            "--advertise-client-urls",
+            &client,
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+            "--initial-cluster",
+            &founders,
+        ];
+        Ok(Self {
+            program: program.to_owned(),
+            directory: directory.to_owned(),
+            client_port,
+            peer_port,
+            arguments: usual.iter().chain(flags).map(|&argument| argument.to_owned()).collect(),
+            environment: Vec::new(),
+        })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+/// A running server.
+pub struct Server {
+    launch: Launch,
+    child: Child,
+    log: Log,
+}
+
+/// The lines that a server has logged so far.
+type Log = Arc<Mutex<Vec<String>>>;
 
 impl Server {
     /// Starts a server on a data directory, with more flags after the usual ones.
     pub fn start(directory: &Path, flags: &[&str]) -> Result<Self> {
-        Self::start_program(binary(), directory, flags)
+        Self::launch(Launch::usual(binary(), directory, flags)?)
     }
 
     /// Starts real etcd in the same way.
     pub fn start_etcd(directory: &Path, flags: &[&str]) -> Result<Self> {
         let binaries = etcd_directory().context("CAIRN_ETCD_BIN_DIR is not set")?;
-        Self::start_program(&binaries.join("etcd"), directory, flags)
+        Self::launch(Launch::usual(&binaries.join("etcd"), directory, flags)?)
     }
 
-    fn start_program(program: &Path, directory: &Path, flags: &[&str]) -> Result<Self> {
-        let (client_port, peer_port) = free_ports()?;
-        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        Self::launch(program.to_owned(), directory.to_owned(), client_port, peer_port, flags)
-    }
-
-    fn launch(
-        program: PathBuf,
-        directory: PathBuf,
-        client_port: u16,
-        peer_port: u16,
-        flags: Vec<String>,
+    /// Starts a server with the arguments and the environment that `configure` makes of the URLs for
+    /// clients and for peers, and with nothing else.
+    pub fn start_configured(
+        directory: &Path,
+        configure: impl FnOnce(&str, &str) -> (Vec<String>, Vec<(String, String)>),
     ) -> Result<Self> {
-        let client = format!("http://127.0.0.1:{client_port}");
-        let peer = format!("http://127.0.0.1:{peer_port}");
-        let mut child = Command::new(&program)
-            .arg("--data-dir")
-            .arg(&directory)
-            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("default={peer}")])
-            .args(&flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("starting the server")?;
-        let lines = follow(&mut child);
-        let mut server = Self { program, child, directory, client_port, peer_port, flags };
-        let mut seen = Vec::new();
-        loop {
-            match lines.recv_timeout(PATIENCE) {
-                Ok(line) if line.contains("ready to serve client requests") => return Ok(server),
-                Ok(line) => seen.push(line),
-                Err(_) => {
-                    let end = server.child.try_wait();
-                    bail!("the server did not become ready ({end:?}):\n{}", seen.join("\n"));
-                }
-            }
+        let usual = Launch::usual(binary(), directory, &[])?;
+        let (arguments, environment) = configure(&url(usual.client_port), &url(usual.peer_port));
+        Self::launch(Launch { arguments, environment, ..usual })
+    }
+
+    /// Runs a server that is expected to refuse to start: its exit status and its log.
+    pub fn refusal(directory: &Path, flags: &[&str]) -> Result<(ExitStatus, String)> {
+        Launch::usual(binary(), directory, flags)?.refusal()
+    }
+
+    fn launch(launch: Launch) -> Result<Self> {
+        let mut child = launch.command().spawn().context("starting the server")?;
+        let log = Log::default();
+        let ready = follow(&mut child, Arc::clone(&log));
+        let mut server = Self { launch, child, log };
+        if ready.recv_timeout(PATIENCE).is_err() {
+            let end = server.child.try_wait();
+            bail!("the server did not become ready ({end:?}):\n{}", server.log().join("\n"));
         }
+        Ok(server)
     }
 
     /// Where clients connect.
     pub fn endpoint(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client_port)
+        url(self.launch.client_port)
+    }
+
+    /// The port that clients connect to.
+    pub fn client_port(&self) -> u16 {
+        self.launch.client_port
+    }
+
+    /// The port that other members would connect to.
+    pub fn peer_port(&self) -> u16 {
+        self.launch.peer_port
     }
 
     /// A client of this server.
@@ -131,6 +180,11 @@ impl Server {
         self.child.id()
     }
 
+    /// The lines that it has logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no reader of the log panics").clone()
+    }
+
     /// Sends a signal to the process, and to it alone.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.child.id().try_into()?).context("a process has an id")?;
@@ -141,24 +195,19 @@ impl Server {
     pub fn kill(mut self) -> Result<Stopped> {
         self.signal(Signal::KILL)?;
         self.child.wait()?;
-        Ok(self.stopped())
+        Ok(Stopped { launch: self.launch.clone() })
     }
 
     /// Asks it to end, and waits until it has.
-    pub fn terminate(mut self) -> Result<(Stopped, ExitStatus)> {
-        self.signal(Signal::TERM)?;
-        let status = self.child.wait()?;
-        Ok((self.stopped(), status))
+    pub fn terminate(self) -> Result<(Stopped, ExitStatus)> {
+        self.end(Signal::TERM)
     }
 
-    fn stopped(&self) -> Stopped {
-        Stopped {
-            program: self.program.clone(),
-            directory: self.directory.clone(),
-            client_port: self.client_port,
-            peer_port: self.peer_port,
-            flags: self.flags.clone(),
-        }
+    /// Sends it a signal and waits until it has ended by itself.
+    pub fn end(mut self, signal: Signal) -> Result<(Stopped, ExitStatus)> {
+        self.signal(signal)?;
+        let status = self.child.wait()?;
+        Ok((Stopped { launch: self.launch.clone() }, status))
     }
 }
 
@@ -172,18 +221,44 @@ impl Drop for Server {
 
 /// A server that has ended and can be started again where it was.
 pub struct Stopped {
-    program: PathBuf,
-    directory: PathBuf,
-    client_port: u16,
-    peer_port: u16,
-    flags: Vec<String>,
+    launch: Launch,
 }
 
 impl Stopped {
     /// Starts it again on the same directory and ports.
     pub fn start(self) -> Result<Server> {
-        Server::launch(self.program, self.directory, self.client_port, self.peer_port, self.flags)
+        Server::launch(self.launch)
     }
+
+    /// Runs it again where it is expected to refuse to start: its exit status and its log.
+    pub fn refusal(&self) -> Result<(ExitStatus, String)> {
+        self.launch.refusal()
+    }
+
+    /// Its data directory.
+    pub fn directory(&self) -> &Path {
+        &self.launch.directory
+    }
+}
+
+impl Launch {
+    fn refusal(&self) -> Result<(ExitStatus, String)> {
+        let mut child = self.command().spawn().context("starting the server")?;
+        let log = Log::default();
+        let ready = follow(&mut child, Arc::clone(&log));
+        // The sender goes with the end of the log, which is the end of the process.
+        if ready.recv_timeout(PATIENCE) != Err(RecvTimeoutError::Disconnected) {
+            child.kill()?;
+            child.wait()?;
+            bail!("the server does not refuse to start");
+        }
+        let log = log.lock().expect("no reader of the log panics").join("\n");
+        Ok((child.wait()?, log))
+    }
+}
+
+fn url(port: u16) -> String {
+    format!("http://127.0.0.1:{port}")
 }
 
 /// Two ports that nobody listens on at the moment.
@@ -192,18 +267,23 @@ fn free_ports() -> Result<(u16, u16)> {
     Ok((client.local_addr()?.port(), peer.local_addr()?.port()))
 }
 
-/// Reads the log to its end, so that the server never waits for its reader.
-fn follow(child: &mut Child) -> Receiver<String> {
-    let (sender, lines) = channel();
-    if let Some(log) = child.stderr.take() {
+/// Reads the log to its end, so that the server never waits for its reader. What is returned tells
+/// of readiness once; it is disconnected where the log ends first.
+fn follow(child: &mut Child, log: Log) -> Receiver<()> {
+    let (sender, ready) = channel();
+    if let Some(lines) = child.stderr.take() {
         std::thread::spawn(move || {
-            for line in BufReader::new(log).lines().map_while(std::io::Result::ok) {
-                // Once it is ready nobody listens; the log is read all the same.
-                let _ = sender.send(line);
+            for line in BufReader::new(lines).lines().map_while(std::io::Result::ok) {
+                let is_ready = line.contains("ready to serve client requests");
+                log.lock().expect("no reader of the log panics").push(line);
+                if is_ready {
+                    // Once it is ready nobody listens; the log is read all the same.
+                    let _ = sender.send(());
+                }
             }
         });
     }
-    lines
+    ready
 }
 
 /// The bytes of memory that a process has resident, from `/proc`.

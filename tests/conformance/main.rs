@@ -1,0 +1,121 @@
+//! The same commands and requests to real etcd and to Cairn, every answer compared.
+//!
+//! Two parts. `commands.txt` is a list of etcdctl command lines, run one after the other against
+//! both servers: what they print and their exit codes must be equal. Sequences are some hundred
+//! requests each that a seed chooses, sent as they are over gRPC: every field of every answer and
+//! every error must be equal. What may differ stands in `differences.txt`, each with its reason;
+//! anything else fails, and what stands there without need is reported.
+//!
+//! `scripts/conformance` runs all of it. Without `CAIRN_ETCD_BIN_DIR` there is no etcd to compare
+//! with, and this test says so and does nothing.
+
+#![allow(clippy::unwrap_used)]
+
+mod call;
+mod dice;
+mod fields;
+mod generate;
+mod pair;
+mod rules;
+mod sequence;
+mod watching;
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use rules::Rules;
+
+/// What the command line asks for.
+struct Options {
+    seeds: u64,
+    operations: usize,
+    /// One sequence alone, telling each of its requests.
+    seed: Option<u64>,
+    commands: bool,
+}
+
+const USAGE: &str = "options: --seeds N, --operations N, --seed N (one alone, told in full), --no-commands";
+
+fn main() -> ExitCode {
+    fields::check();
+    if tests::etcd_directory().is_none() {
+        eprintln!("SKIPPED: nothing was compared with etcd. scripts/conformance installs etcd and compares.");
+        return ExitCode::SUCCESS;
+    }
+    match options().and_then(|options| run(&options)) {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The few seeds of a plain `cargo test` are a first look; the script asks for all.
+fn options() -> Result<Options> {
+    let mut options = Options { seeds: 12, operations: 300, seed: None, commands: true };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut number = || -> Result<u64> { Ok(arguments.next().context(USAGE)?.parse()?) };
+        match argument.as_str() {
+            "--seeds" => options.seeds = number()?,
+            "--operations" => options.operations = number()? as usize,
+            "--seed" => options.seed = Some(number()?),
+            "--no-commands" => options.commands = false,
+            // What cargo passes to every test, such as --quiet or a filter.
+            _ => {}
+        }
+    }
+    Ok(options)
+}
+
+/// Runs what is asked for; how many comparisons failed.
+fn run(options: &Options) -> Result<usize> {
+    let rules = Rules::read();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    if let Some(seed) = options.seed {
+        let ended = runtime.block_on(sequence::run(seed, options.operations, &rules, true))?;
+        return Ok(ended.parted.iter().inspect(|parted| tell(seed, options, parted)).count());
+    }
+    let mut failed = 0;
+    let mut operations = 0;
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    runtime.block_on(sequence::run_all(
+        0..options.seeds,
+        options.operations,
+        &rules,
+        |seed, ended| match ended {
+            Ok(ended) => {
+                operations += ended.operations;
+                if let Some(parted) = &ended.parted {
+                    failed += 1;
+                    tell(seed, options, parted);
+                    *places.entry(parted.differences[0].place.clone()).or_default() += 1;
+                }
+            }
+            Err(error) => {
+                failed += 1;
+                println!("seed {seed}: {error:#}");
+            }
+        },
+    ));
+    for (place, count) in places {
+        println!("{count:>5} × {place}");
+    }
+    for idle in rules.idle() {
+        println!("allowed, but did not occur: {idle}");
+    }
+    println!("{} seeds, {operations} operations, {failed} differences", options.seeds);
+    Ok(failed)
+}
+
+fn tell(seed: u64, options: &Options, parted: &sequence::Parted) {
+    let shorten = |text: &str| text.chars().take(1_500).collect::<String>();
+    println!("seed {seed}, operation {}: {}", parted.operation, shorten(&parted.call));
+    for difference in parted.differences.iter().take(6) {
+        println!("   {}", shorten(&difference.to_string()));
+    }
+    println!("   again: scripts/conformance --seed {seed} --operations {}", options.operations);
+}
