@@ -6,7 +6,7 @@ use api::etcdserverpb::cluster_server::Cluster;
 use api::etcdserverpb::{
     Member as MemberMessage, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
-    MemberUpdateRequest, MemberUpdateResponse,
+    MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
 };
 use server::Member;
 use tonic::{Request, Response, Status};
@@ -63,7 +63,9 @@ impl Cluster for ClusterService {
                 is_learner: member.is_learner,
             })
             .collect();
-        Ok(Response::new(MemberListResponse { header: Some(self.member.header(0)), members }))
+        // Who is a member is no matter of the keys' revisions, and etcd tells none with it.
+        let header = ResponseHeader { revision: 0, ..self.member.header(0) };
+        Ok(Response::new(MemberListResponse { header: Some(header), members }))
     }
 
     async fn member_promote(
