@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use server::{ETCD_VERSION, Member, STORAGE_VERSION};
@@ -14,19 +15,31 @@ use crate::health;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
+/// What the answers tell browsers: pages of every origin may use them, as with etcd's default of
+/// `--cors`.
+const CORS: [(HeaderName, HeaderValue); 3] = [
+    (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE")),
+    (ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+    (ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("accept, content-type, authorization")),
+];
+
 /// Answers by path.
 pub(crate) async fn answer<B>(member: &Arc<Member>, request: &Request<B>) -> Response<Body> {
-    match request.uri().path() {
-        "/health" => {
-            get(request.method(), health_answer(member, request.uri().query().unwrap_or_default())).await
+    let mut response = match (request.uri().path(), request.method()) {
+        // A browser that asks whether it may ask.
+        (_, &Method::OPTIONS) => Response::new(Body::empty()),
+        ("/health", method) => {
+            get(method, health_answer(member, request.uri().query().unwrap_or_default())).await
         }
-        "/version" => version(member, request.method()),
-        "/metrics" => {
+        ("/version", method) => version(member, method),
+        ("/metrics", _) => {
             let kind = "text/plain; version=0.0.4; charset=utf-8";
             reply(StatusCode::OK, kind, server::scrape(member))
         }
-        _ => reply(StatusCode::NOT_FOUND, TEXT, "404 page not found\n"),
-    }
+        _ => not_found(),
+    };
+    response.headers_mut().extend(CORS);
+    response
 }
 
 /// `/version`, on both ports.
@@ -54,22 +67,35 @@ async fn health_answer(member: &Arc<Member>, query: &str) -> Response<Body> {
     };
     let serializable = values("serializable").first().is_some_and(|value| value == "true");
     let health = health::check(member, &values("exclude"), serializable).await;
+    let text = serde_json::to_string(&health).unwrap_or_default();
     if health.is_good() {
-        return json(StatusCode::OK, &health);
+        // etcd names no type, and Go takes it for text.
+        return reply(StatusCode::OK, TEXT, text);
     }
-    // etcd sends its bad news through Go's error helper: as text, with a line's end.
-    let text = serde_json::to_string(&health).unwrap_or_default() + "\n";
-    tracing::warn!(output = text.trim_end(), "/health error");
-    reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, text)
+    tracing::warn!(output = text, "/health error");
+    error(StatusCode::SERVICE_UNAVAILABLE, &text)
 }
 
 async fn get(method: &Method, answer: impl Future<Output = Response<Body>>) -> Response<Body> {
     if method == Method::GET { answer.await } else { not_allowed() }
 }
 
-fn not_allowed() -> Response<Body> {
-    let mut response = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method Not Allowed\n");
+pub(crate) fn not_allowed() -> Response<Body> {
+    let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    response
+}
+
+/// What there is at a path that there is not.
+pub(crate) fn not_found() -> Response<Body> {
+    error(StatusCode::NOT_FOUND, "404 page not found")
+}
+
+/// Bad news as Go's helper sends them: text that ends its line, and that no browser may take for
+/// something else.
+fn error(status: StatusCode, text: &str) -> Response<Body> {
+    let mut response = reply(status, TEXT, format!("{text}\n"));
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 

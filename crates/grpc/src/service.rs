@@ -66,7 +66,7 @@ impl Services {
         B::Error: Into<StdError> + Send,
     {
         let call = self.metrics.start(request.uri().path());
-        let response = self.dispatch(request).await;
+        let response = status::refused(self.dispatch(request).await);
         call.finish(response, self.member.config().warning_request)
     }
 
@@ -117,7 +117,10 @@ impl Services {
     {
         Grpc::new(WireCodec::<WatchReply, WatchRequest>::default())
             .apply_max_message_size_config(self.request_limit(), None)
-            .streaming(WatchCall(Arc::clone(&self.member), self.metrics.messages("/etcdserverpb.Watch/Watch")), request)
+            .streaming(
+                WatchCall(Arc::clone(&self.member), self.metrics.messages("/etcdserverpb.Watch/Watch")),
+                request,
+            )
             .await
     }
 }
@@ -148,6 +151,10 @@ impl tonic::server::StreamingService<WatchRequest> for WatchCall {
     type Future = std::future::Ready<Result<Response<WatchFrames>, Status>>;
 
     fn call(&mut self, request: Request<tonic::Streaming<WatchRequest>>) -> Self::Future {
-        std::future::ready(Ok(Response::new(watch::frames(Arc::clone(&self.0), request.into_inner(), self.1.clone()))))
+        std::future::ready(Ok(Response::new(watch::frames(
+            Arc::clone(&self.0),
+            request.into_inner(),
+            self.1.clone(),
+        ))))
     }
 }

@@ -3,6 +3,7 @@
 use api::error::Error as Etcd;
 use apply::{ReadFailure, Rejection, Told};
 use server::Error;
+use tonic::body::Body;
 use tonic::{Code, Status};
 
 /// A row of etcd's error table.
@@ -45,4 +46,35 @@ pub(crate) fn store(error: mvcc::ReadError) -> Status {
         mvcc::ReadError::Future { .. } => etcd(Etcd::FutureRev),
         mvcc::ReadError::Storage(error) => Status::internal(error.to_string()),
     }
+}
+
+/// A message that could not be received. Where it is too large, etcd's gRPC library has a code and a
+/// text of its own, by which clients know it; the numbers in it are the same.
+pub(crate) fn received(status: Status) -> Status {
+    too_large(status.code(), status.message()).unwrap_or(status)
+}
+
+/// The same for a call that was refused before its service saw it.
+pub(crate) fn refused(response: http::Response<Body>) -> http::Response<Body> {
+    let is_candidate =
+        response.headers().get(Status::GRPC_STATUS).is_some_and(|code| code.as_bytes() == OUT_OF_RANGE);
+    if !is_candidate {
+        return response;
+    }
+    let status = Status::from_header_map(response.headers());
+    match status.and_then(|status| too_large(status.code(), status.message())) {
+        Some(status) => status.into_http(),
+        None => response,
+    }
+}
+
+/// [`Code::OutOfRange`] as it is written.
+const OUT_OF_RANGE: &[u8] = b"11";
+
+fn too_large(code: Code, text: &str) -> Option<Status> {
+    let text = text.strip_prefix("Error, decoded message length too large: found ")?;
+    let (found, limit) = text.strip_suffix(" bytes")?.split_once(" bytes, the limit is: ")?;
+    (code == Code::OutOfRange).then(|| {
+        Status::resource_exhausted(format!("grpc: received message larger than max ({found} vs. {limit})"))
+    })
 }

@@ -41,7 +41,11 @@ pub(crate) struct WatchFrames {
 }
 
 /// Opens a stream on the calling runtime thread.
-pub(crate) fn frames(member: Arc<Member>, requests: Streaming<WatchRequest>, messages: Messages) -> WatchFrames {
+pub(crate) fn frames(
+    member: Arc<Member>,
+    requests: Streaming<WatchRequest>,
+    messages: Messages,
+) -> WatchFrames {
     let watchers = WatchStream::open(Arc::clone(&member));
     WatchFrames { watchers, member, requests: Some(requests), messages }
 }
@@ -57,7 +61,7 @@ impl WatchFrames {
                     self.messages.received.inc();
                     self.ask(request);
                 }
-                Poll::Ready(Some(Err(error))) => return Err(error),
+                Poll::Ready(Some(Err(error))) => return Err(status::received(error)),
                 // The client has said all it wants to say; it still listens.
                 Poll::Ready(None) => self.requests = None,
                 Poll::Pending => return Ok(()),

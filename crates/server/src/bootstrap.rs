@@ -107,6 +107,15 @@ pub(crate) fn open(config: &Config, seed: u64) -> Result<Parts, StartError> {
         found(config, Arc::clone(&disk), &wal_dir)?;
     }
     let (wal, recovered) = Wal::open(disk, &wal_dir, applied).map_err(StartError::Wal)?;
+    if let Some(repair) = &recovered.repaired {
+        // What is cut was never acknowledged, but whoever runs this should know that it was there.
+        tracing::warn!(
+            file = %repair.file.display(),
+            offset = repair.offset,
+            reason = repair.reason,
+            "cut the torn end of the write-ahead log"
+        );
+    }
     let metadata = Metadata::decode(recovered.metadata.as_slice())
         .map_err(|error| StartError::NotOurs(wal_dir.clone(), format!("unreadable metadata: {error}")))?;
     let id = metadata.node_id.unwrap_or_default();
