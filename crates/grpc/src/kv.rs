@@ -61,7 +61,6 @@ impl Kv for KvService {
         match propose(&self.member, InternalRaftRequest { put: Some(request), ..Default::default() }).await? {
             (header, Body::Put(mut response)) => {
                 response.header = Some(header);
-                self.member.metrics().puts.inc();
                 Ok(Response::new(response))
             }
             (_, other) => Err(crate::unexpected(&other)),
@@ -79,7 +78,6 @@ impl Kv for KvService {
         {
             (header, Body::DeleteRange(mut response)) => {
                 response.header = Some(header);
-                self.member.metrics().deletes.inc();
                 Ok(Response::new(response))
             }
             (_, other) => Err(crate::unexpected(&other)),
@@ -89,12 +87,11 @@ impl Kv for KvService {
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let request = request.into_inner();
         apply::check::txn(&request, self.member.config().max_txn_ops).map_err(status::rejection)?;
-        self.member.metrics().txns.inc();
         if apply::txn::is_read_only(&request) {
             if !apply::txn::is_serializable(&request) {
                 self.member.linearize().await.map_err(status::server)?;
             }
-            let mut response = apply::txn::read_only(self.member.store(), &request).map_err(status::read)?;
+            let mut response = range::read_txn(&self.member, request).await?;
             let revision = response.header.take().map_or(0, |header| header.revision);
             response.header = Some(self.member.header(revision));
             return Ok(Response::new(response));

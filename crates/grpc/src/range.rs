@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use api::etcdserverpb::{RangeRequest, ResponseHeader};
+use api::etcdserverpb::request_op::Request;
+use api::etcdserverpb::{Compare, RangeRequest, RequestOp, ResponseHeader, TxnRequest, TxnResponse};
 use bytes::BufMut;
 use mvcc::{KeyRange, RangeQuery, RangeResult};
 use prost::Message as _;
 use server::Member;
-use tonic::{Request, Response, Status};
+use tonic::{Response, Status};
 
 use crate::codec::{Wire, varint_length, write_delimited};
 use crate::status;
@@ -56,7 +57,7 @@ impl Wire for RangeReply {
 /// Serves one range.
 pub(crate) async fn serve(
     member: Arc<Member>,
-    request: Request<RangeRequest>,
+    request: tonic::Request<RangeRequest>,
 ) -> Result<Response<RangeReply>, Status> {
     let request = request.into_inner();
     apply::check::range(&request).map_err(status::rejection)?;
@@ -79,6 +80,34 @@ pub(crate) async fn read(member: &Arc<Member>, query: RangeQuery) -> Result<Rang
         .await
         .map_err(|_| Status::internal("the read was interrupted"))?
         .map_err(status::store)
+}
+
+/// Serves a transaction that only reads: as [`read`], on another thread if one of its reads may take
+/// long.
+pub(crate) async fn read_txn(member: &Arc<Member>, request: TxnRequest) -> Result<TxnResponse, Status> {
+    let result = if is_long_txn(member, &request) {
+        let store = member.store().clone();
+        tokio::task::spawn_blocking(move || apply::txn::read_only(&store, &request))
+            .await
+            .map_err(|_| Status::internal("the read was interrupted"))?
+    } else {
+        apply::txn::read_only(member.store(), &request)
+    };
+    let response = result.map_err(status::read)?;
+    member.metrics().count_read_only(&response);
+    Ok(response)
+}
+
+fn is_long_txn(member: &Member, request: &TxnRequest) -> bool {
+    let compared = |compare: &Compare| {
+        let range = KeyRange::from_request(&compare.key, &compare.range_end);
+        is_long(member, &RangeQuery::new(range))
+    };
+    let read = |op: &RequestOp| match &op.request {
+        Some(Request::RequestRange(range)) => is_long(member, &apply::read::query(range)),
+        _ => false,
+    };
+    request.compare.iter().any(compared) || request.success.iter().chain(&request.failure).any(read)
 }
 
 fn is_long(member: &Member, query: &RangeQuery) -> bool {

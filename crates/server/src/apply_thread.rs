@@ -16,6 +16,7 @@ use crate::mailbox::{EVENT_OVERHEAD, Mailbox};
 use crate::member::Member;
 use crate::proposal::{Answer, RequestId};
 use crate::raft_driver::own_proposal;
+use crate::tally;
 
 /// Entries applied before their answers leave: enough to share the wake-ups, few enough that the
 /// first of them is not kept waiting for the last.
@@ -89,6 +90,7 @@ fn apply_run(
     outgoing: &mut Outgoing,
 ) -> Result<(), apply::Failure> {
     member.backend().wait_for_room().map_err(apply::Failure::Backend)?;
+        tally::applied(member.metrics(), &applied);
     let started = Instant::now();
     let now = member.now();
     let Some(last) = run.last().map(|entry| entry.index) else { return Ok(()) };

@@ -23,6 +23,7 @@
 //! | `raft_driver` | raft, turned by whichever thread has something for it |
 //! | `clock_thread`, `wal_thread`, `apply_thread`, `flusher`, `compactor` | the threads |
 //! | `leases` | expiry and checkpoints, on the clock thread |
+//! | `tally` | what is applied, counted |
 //! | `identity` | member and cluster ids |
 //!
 //! No request is served here: `grpc` and `gateway` know the protocols.
@@ -49,6 +50,7 @@ mod raft_driver;
 mod run;
 mod shard;
 mod status;
+mod tally;
 mod wal_thread;
 mod watching;
 

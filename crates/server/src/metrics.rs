@@ -3,11 +3,13 @@
 //! Counters and histograms are moved where the thing happens. Gauges that merely repeat a number
 //! that lives elsewhere are read at scrape time, so nothing has to keep them up to date.
 
+use api::etcdserverpb::TxnResponse;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry, TextEncoder,
 };
 
 use crate::member::Member;
+use crate::tally;
 
 /// The etcd version whose API is implemented; clients switch features on it.
 pub const ETCD_VERSION: &str = "3.7.1";
@@ -37,7 +39,7 @@ pub struct Metrics {
     pub deletes: IntCounter,
     /// Ranges served.
     pub ranges: IntCounter,
-    /// Transactions applied or served.
+    /// Transactions of more than one operation, applied or served.
     pub txns: IntCounter,
     /// Leases granted.
     pub leases_granted: IntCounter,
@@ -65,6 +67,10 @@ pub struct Metrics {
     pub watch_streams: IntGauge,
     /// Watchers on all streams.
     pub watchers: IntGauge,
+    /// Watchers that read history.
+    pub slow_watchers: IntGauge,
+    /// Events that wait to be sent.
+    pub pending_events: IntGauge,
 }
 
 /// Makes instruments and enters them into one registry. A name that is taken or malformed is a
@@ -172,8 +178,32 @@ impl Metrics {
             health_failures: make.counter("etcd_server_health_failures", "Health checks that failed."),
             watch_streams: make.gauge("etcd_debugging_mvcc_watch_stream_total", "Open watch streams."),
             watchers: make.gauge("etcd_debugging_mvcc_watcher_total", "Watchers on all streams."),
+            slow_watchers: make
+                .gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers that are behind the present."),
+            pending_events: make.gauge(
+                "etcd_debugging_mvcc_pending_events_total",
+                "Events that wait to be sent to watchers.",
+            ),
             registry,
         }
+    }
+
+    /// Counts a transaction that only read.
+    pub fn count_read_only(&self, response: &TxnResponse) {
+        tally::read_only(self, response);
+    }
+
+    /// Moves the gauges of watchers by what has changed in one hub.
+    pub(crate) fn move_watchers(&self, from: watch::Counts, to: watch::Counts) {
+        let change = |gauge: &IntGauge, from: usize, to: usize| {
+            if from != to {
+                gauge.add(to as i64 - from as i64);
+            }
+        };
+        change(&self.watch_streams, from.streams, to.streams);
+        change(&self.watchers, from.watchers, to.watchers);
+        change(&self.slow_watchers, from.slow_watchers, to.slow_watchers);
+        change(&self.pending_events, from.pending_events, to.pending_events);
     }
 
     /// The registry, for the rooms further out to enter theirs.

@@ -19,6 +19,7 @@ use watch::{Hub, StreamId};
 use crate::error::Error;
 use crate::mailbox::Mail;
 use crate::member::Member;
+use crate::metrics::Metrics;
 use crate::proposal::{Answer, RequestId};
 
 thread_local! {
@@ -46,6 +47,8 @@ struct Local {
     scheduled: bool,
     stopping: bool,
     swept: Instant,
+    /// What the gauges of watchers say of this hub.
+    told: watch::Counts,
 }
 
 struct Waiter {
@@ -95,6 +98,7 @@ impl Shard {
                 scheduled: false,
                 stopping: false,
                 swept: Instant::now(),
+                told: watch::Counts::default(),
             }),
             member,
         });
@@ -191,6 +195,7 @@ impl Shard {
             local.schedule();
         }
         local.hub.tick(now.duration_since(self.member.started()));
+        local.tell(self.member.metrics());
         local.wake_streams();
         if now.duration_since(local.swept) < Duration::from_secs(1) {
             return;
@@ -239,6 +244,7 @@ impl Shard {
     pub(crate) fn hub<T>(&self, f: impl FnOnce(&mut Hub) -> T) -> T {
         let local = &mut *self.local.borrow_mut();
         let result = f(&mut local.hub);
+        local.tell(self.member.metrics());
         local.wake_streams();
         result
     }
@@ -277,6 +283,7 @@ impl Shard {
     pub(crate) fn close_stream(&self, stream: StreamId) {
         let local = &mut *self.local.borrow_mut();
         local.hub.close_stream(stream);
+        local.tell(self.member.metrics());
         local.stream_wakers.remove(&stream);
     }
 }
@@ -291,6 +298,11 @@ impl Local {
                 dispatcher.wake_by_ref();
             }
         }
+    }
+
+    fn tell(&mut self, metrics: &Metrics) {
+        let counts = self.hub.counts();
+        metrics.move_watchers(std::mem::replace(&mut self.told, counts), counts);
     }
 
     fn wake_streams(&mut self) {
