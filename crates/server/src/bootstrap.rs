@@ -104,6 +104,9 @@ pub(crate) fn open(config: &Config, seed: u64) -> Result<Parts, StartError> {
             );
             return Err(StartError::NotOurs(wal_dir, what));
         }
+        for dir in [&member_dir, &wal_dir] {
+            sync_above(&*disk, dir)?;
+        }
         found(config, Arc::clone(&disk), &wal_dir)?;
     }
     let (wal, recovered) = Wal::open(disk, &wal_dir, applied).map_err(StartError::Wal)?;
@@ -194,6 +197,20 @@ fn make_dir(dir: &Path) -> Result<(), StartError> {
     RealDisk.create_dir(dir).map_err(|error| StartError::Io(dir.to_owned(), error))
 }
 
+/// Makes the names of a new member's directories durable: what is synced inside of them later must
+/// not go with them (W7). Those further up may belong to somebody else, and refuse.
+fn sync_above(disk: &dyn Disk, dir: &Path) -> Result<(), StartError> {
+    let named = |dir: &Path| if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir.to_owned() };
+    for (distance, above) in dir.ancestors().skip(1).map(named).enumerate() {
+        match disk.sync_dir(&above) {
+            Err(error) if distance == 0 => return Err(StartError::Io(above, error)),
+            Err(_) => break,
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn has_wal(dir: &Path) -> bool {
     std::fs::read_dir(dir).is_ok_and(|entries| {
         entries.flatten().any(|entry| entry.path().extension().is_some_and(|e| e == "wal"))
@@ -219,7 +236,9 @@ fn found(config: &Config, disk: Arc<dyn Disk>, dir: &Path) -> Result<(), StartEr
         data: change.encode_to_vec().into(),
     };
     let hard_state = HardState { term: Term(1), vote: None, commit: Index(1) };
-    let mut wal = Wal::create(disk, dir, &metadata.encode_to_vec()).map_err(StartError::Wal)?;
-    wal.append(Some(&hard_state), &[entry]).map_err(StartError::Wal)?;
-    wal.sync().map_err(StartError::Wal)
+    // In one piece: a log without its first entry would have no voter, and wait for ever.
+    let metadata = metadata.encode_to_vec();
+    Wal::found(disk, dir, &metadata, wal::Options::default(), Some(&hard_state), &[entry])
+        .map(drop)
+        .map_err(StartError::Wal)
 }
