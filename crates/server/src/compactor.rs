@@ -18,12 +18,14 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), Failure
     let config = member.config();
     let mut started = Instant::now();
     while !stop.load(Ordering::Acquire) {
+        // Read before the step: a compaction that is asked for while the step runs is not covered by it.
+        let revision = member.store().compact_revision();
         let step = member.store().compact_step(config.compaction_batch)?;
         member.metrics().compacted_keys.inc_by(step.rows as u64);
         match step.state {
             ProgressState::More => member.compaction().wait(config.compaction_sleep),
             ProgressState::Done => {
-                if member.compaction().finish(member.store().compact_revision()) {
+                if member.compaction().finish(revision) {
                     member.metrics().compaction_total.observe(started.elapsed().as_secs_f64() * 1e3);
                     give_space_back(member)?;
                 }
