@@ -71,7 +71,9 @@ impl Server {
             "opened data directory"
         );
         let member = Arc::new(Member::new(config, id, cluster_id, backend, shared, node));
-        member.raft().set_applied(member.backend().consistent().index);
+        let applied = member.backend().consistent().index;
+        member.raft().set_committed(applied);
+        member.raft().set_applied(applied);
         let stop_flushing = Arc::new(AtomicBool::new(false));
         let stop_compacting = Arc::new(AtomicBool::new(false));
         let stop_clock = Arc::new(AtomicBool::new(false));
@@ -103,6 +105,9 @@ impl Server {
             clock_thread::run(&on, &stop_clock);
             Ok(())
         }));
+        // What the log holds is applied, and a lone voter leads, without waiting for the first tick.
+        member.inbox().tick(false);
+        member.drive();
         Ok(server)
     }
 
@@ -132,7 +137,10 @@ impl Server {
                         () = &mut shard => {}
                         () = async {
                             if number == 0 {
-                                introduce(&member).await;
+                                tokio::select! {
+                                    () = introduce(&member) => {}
+                                    () = member.stopping() => {}
+                                }
                             }
                             serve(number).await;
                         } => {}
