@@ -33,6 +33,7 @@
 
 pub mod error;
 pub mod key_range;
+pub mod raft_request;
 
 pub use error::{Code, Error};
 pub use key_range::KeyRange;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use api::etcdserverpb::kv_server::Kv;
 use api::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest,
-    PutRequest, PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
 };
 use apply::Body;
 use prost::Message as _;
@@ -58,7 +58,7 @@ impl Kv for KvService {
         let request = request.into_inner();
         apply::check::put(&request).map_err(status::rejection)?;
         crate::quota::check(&self.member, apply::quota::put_cost(&request)).await?;
-        match propose(&self.member, InternalRaftRequest { put: Some(request), ..Default::default() }).await? {
+        match propose(&self.member, request).await? {
             (header, Body::Put(mut response)) => {
                 response.header = Some(header);
                 Ok(Response::new(response))
@@ -73,9 +73,7 @@ impl Kv for KvService {
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let request = request.into_inner();
         apply::check::delete_range(&request).map_err(status::rejection)?;
-        match propose(&self.member, InternalRaftRequest { delete_range: Some(request), ..Default::default() })
-            .await?
-        {
+        match propose(&self.member, request).await? {
             (header, Body::DeleteRange(mut response)) => {
                 response.header = Some(header);
                 Ok(Response::new(response))
@@ -97,7 +95,7 @@ impl Kv for KvService {
             return Ok(Response::new(response));
         }
         crate::quota::check(&self.member, apply::quota::txn_cost(&request)).await?;
-        match propose(&self.member, InternalRaftRequest { txn: Some(request), ..Default::default() }).await? {
+        match propose(&self.member, request).await? {
             (header, Body::Txn(mut response)) => {
                 response.header = Some(header);
                 Ok(Response::new(response))
@@ -112,9 +110,7 @@ impl Kv for KvService {
     ) -> Result<Response<CompactionResponse>, Status> {
         let request = request.into_inner();
         let (revision, physical) = (request.revision, request.physical);
-        match propose(&self.member, InternalRaftRequest { compaction: Some(request), ..Default::default() })
-            .await?
-        {
+        match propose(&self.member, request).await? {
             (header, Body::Compaction(mut response)) => {
                 self.member.wake_compactor();
                 if physical {

@@ -7,9 +7,9 @@ use ::lease::{LeaseId, Renewal};
 use api::error::Error as Etcd;
 use api::etcdserverpb::lease_server::Lease;
 use api::etcdserverpb::{
-    InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse,
-    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse,
-    LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
+    LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use apply::Body;
 use server::Member;
@@ -44,8 +44,7 @@ impl Lease for LeaseService {
             grant.id = self.member.new_lease_id();
         }
         crate::quota::check(&self.member, apply::quota::LEASE_COST).await?;
-        let request = InternalRaftRequest { lease_grant: Some(grant), ..Default::default() };
-        match propose(&self.member, request).await? {
+        match propose(&self.member, grant).await? {
             (header, Body::LeaseGrant(mut response)) => {
                 response.header = Some(header);
                 Ok(Response::new(response))
@@ -58,8 +57,7 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        let request = InternalRaftRequest { lease_revoke: Some(request.into_inner()), ..Default::default() };
-        match propose(&self.member, request).await? {
+        match propose(&self.member, request.into_inner()).await? {
             (header, Body::LeaseRevoke(mut response)) => {
                 response.header = Some(header);
                 Ok(Response::new(response))
@@ -79,7 +77,7 @@ impl Lease for LeaseService {
             messages.received.inc();
             let sent = messages.sent.clone();
             async move {
-                let answer = keep_alive(&member, request?.id).await?;
+                let answer = keep_alive(&member, request.map_err(status::received)?.id).await?;
                 sent.inc();
                 Ok(answer)
             }
@@ -153,11 +151,7 @@ async fn keep_alive(member: &Arc<Member>, id: i64) -> Result<LeaseKeepAliveRespo
 /// Has every member forget the remaining time that an earlier leader noted for a lease.
 async fn clear_checkpoint(member: &Arc<Member>, id: i64) -> Result<(), Status> {
     let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
-    let request = InternalRaftRequest {
-        lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
-        ..Default::default()
-    };
-    propose(member, request).await.map(|_| ())
+    propose(member, LeaseCheckpointRequest { checkpoints }).await.map(|_| ())
 }
 
 /// Waits until all that is committed here is applied.

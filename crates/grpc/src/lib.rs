@@ -32,7 +32,8 @@ mod watch;
 
 use std::sync::Arc;
 
-use api::etcdserverpb::{InternalRaftRequest, ResponseHeader};
+use api::etcdserverpb::ResponseHeader;
+use api::raft_request::Command;
 use apply::Body;
 use server::Member;
 use tonic::Status;
@@ -41,11 +42,8 @@ pub use metrics::RpcMetrics;
 pub use service::Services;
 
 /// Has the cluster agree on a request; the answer's header is filled, its body as applied.
-async fn propose(
-    member: &Arc<Member>,
-    request: InternalRaftRequest,
-) -> Result<(ResponseHeader, Body), Status> {
-    let reply = member.propose(request).await.map_err(status::server)?.map_err(status::rejection)?;
+async fn propose(member: &Arc<Member>, command: impl Command) -> Result<(ResponseHeader, Body), Status> {
+    let reply = member.propose(command).await.map_err(status::server)?.map_err(status::rejection)?;
     Ok((member.header(reply.revision), reply.body))
 }
 

@@ -9,8 +9,7 @@ use api::etcdserverpb::maintenance_server::Maintenance;
 use api::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
     DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
-    InternalRaftRequest, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
-    StatusRequest, StatusResponse,
+    MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
 use apply::Body;
 use server::{ETCD_VERSION, Member};
@@ -36,8 +35,7 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
-        let request = InternalRaftRequest { alarm: Some(request.into_inner()), ..Default::default() };
-        match propose(&self.member, request).await? {
+        match propose(&self.member, request.into_inner()).await? {
             (header, Body::Alarm(mut response)) => {
                 response.header = Some(header);
                 Ok(Response::new(response))

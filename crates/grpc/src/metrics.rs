@@ -111,7 +111,8 @@ impl RpcMetrics {
         );
         let handling = extensive.then(|| {
             let options = HistogramOpts::new("grpc_server_handling_seconds", "Time from request to answer.");
-            let vector = HistogramVec::new(options.buckets(BUCKETS.to_vec()), &NAMES).expect("a valid metric name");
+            let vector =
+                HistogramVec::new(options.buckets(BUCKETS.to_vec()), &NAMES).expect("a valid metric name");
             registry.register(Box::new(vector.clone())).expect("a metric name used once");
             vector
         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::error::Error as Etcd;
 use api::etcdserverpb::alarm_request::AlarmAction;
-use api::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest};
+use api::etcdserverpb::{AlarmRequest, AlarmType};
 use server::Member;
 use tonic::Status;
 
@@ -22,6 +22,6 @@ pub(crate) async fn check(member: &Arc<Member>, cost: u64) -> Result<(), Status>
         alarm: AlarmType::Nospace.into(),
     };
     // Whether or not the alarm could be raised just now, the request is refused for lack of space.
-    let _ = propose(member, InternalRaftRequest { alarm: Some(alarm), ..Default::default() }).await;
+    let _ = propose(member, alarm).await;
     Err(status::etcd(Etcd::NoSpace))
 }

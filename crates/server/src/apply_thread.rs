@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api::etcdserverpb::alarm_request::AlarmAction;
-use api::etcdserverpb::{AlarmRequest, AlarmType, InternalRaftRequest, RequestHeader};
+use api::etcdserverpb::{AlarmRequest, AlarmType};
 use apply::Machine;
 use raft::Entry;
 use watch::Batch;
@@ -73,13 +73,8 @@ fn raise_no_space(member: &Arc<Member>) {
         action: AlarmAction::Activate.into(),
         alarm: AlarmType::Nospace.into(),
     };
-    let request = InternalRaftRequest {
-        header: Some(RequestHeader::default()),
-        alarm: Some(alarm),
-        ..Default::default()
-    };
     // Refused only where the member stops, or so much waits that the next write asks again.
-    let _ = member.inbox().ask(&mut vec![own_proposal(&request)], None);
+    let _ = member.inbox().ask(&mut vec![own_proposal(&alarm)], None);
     member.drive();
 }
 
@@ -90,12 +85,12 @@ fn apply_run(
     outgoing: &mut Outgoing,
 ) -> Result<(), apply::Failure> {
     member.backend().wait_for_room().map_err(apply::Failure::Backend)?;
-        tally::applied(member.metrics(), &applied);
     let started = Instant::now();
     let now = member.now();
     let Some(last) = run.last().map(|entry| entry.index) else { return Ok(()) };
     for entry in run {
         let applied = machine.apply(entry, now)?;
+        tally::applied(member.metrics(), &applied);
         if let Some(committed) = applied.events {
             outgoing.events.extend(committed.1);
         }

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use api::etcdserverpb::{
-    InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest, RequestHeader,
-};
+use api::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use node::Proposal;
 
 use crate::member::Member;
@@ -26,13 +24,7 @@ pub(crate) fn tick(member: &Arc<Member>) {
     let mut proposals: Vec<Proposal> = lessor
         .expired(now, REVOKES_PER_TICK)
         .into_iter()
-        .map(|id| {
-            own_proposal(&InternalRaftRequest {
-                header: Some(RequestHeader::default()),
-                lease_revoke: Some(LeaseRevokeRequest { id: id.0 }),
-                ..Default::default()
-            })
-        })
+        .map(|id| own_proposal(&LeaseRevokeRequest { id: id.0 }))
         .collect();
     member.metrics().leases_expired.inc_by(proposals.len() as u64);
     let due = lessor.checkpoints_due(now, CHECKPOINTS_PER_ENTRY);
@@ -42,11 +34,7 @@ pub(crate) fn tick(member: &Arc<Member>) {
             .into_iter()
             .map(|(id, remaining)| LeaseCheckpoint { id: id.0, remaining_ttl: remaining })
             .collect();
-        proposals.push(own_proposal(&InternalRaftRequest {
-            header: Some(RequestHeader::default()),
-            lease_checkpoint: Some(LeaseCheckpointRequest { checkpoints }),
-            ..Default::default()
-        }));
+        proposals.push(own_proposal(&LeaseCheckpointRequest { checkpoints }));
     }
     // Refused only where the member stops or far too much waits; leases are offered again then.
     let _ = member.inbox().ask(&mut proposals, None);

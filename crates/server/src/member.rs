@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use api::etcdserverpb::{InternalRaftRequest, RequestHeader, ResponseHeader};
+use api::etcdserverpb::ResponseHeader;
+use api::raft_request::{self, Command};
 use apply::{Alarms, Cluster, Rejection, Reply, Shared};
 use backend::Backend;
 use lease::Lessor;
 use mvcc::Store;
 use node::{Node, Proposal, ReadId};
 use parking_lot::Mutex;
-use prost::Message as _;
 use raft::{EntryKind, Index};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::compaction::Compaction;
 use crate::config::Config;
@@ -239,23 +239,10 @@ impl Member {
     ///
     /// An `Err` of the outer result is this member's own failure. With [`Error::Timeout`],
     /// [`Error::LeaderChanged`] and [`Error::Stopped`] the request may still take effect (P2).
-    pub async fn propose(&self, mut request: InternalRaftRequest) -> Result<Result<Reply, Rejection>, Error> {
-        if self.raft.committed().saturating_sub(self.raft.applied()) > MAX_GAP {
-            self.metrics.proposals_failed.inc();
-            return Err(Error::TooManyRequests);
-        }
-        let answer = Shard::with(|shard| {
-            shard.propose(|id| {
-                request.header = Some(RequestHeader { id: id.0, ..RequestHeader::default() });
-                let length = request.encoded_len();
-                if length > self.config.max_request_bytes {
-                    return Err(Error::RequestTooLarge);
-                }
-                let mut data = Vec::with_capacity(length);
-                request.encode_raw(&mut data);
-                Ok(Proposal { id: id.0, kind: EntryKind::Normal, data: data.into() })
-            })
-        })?;
+    pub async fn propose(&self, command: impl Command) -> Result<Result<Reply, Rejection>, Error> {
+        let answer = self.post(&command)?;
+        // Encoded by now: a value of a mebibyte need not be held twice while it waits.
+        drop(command);
         let _pending = self.raft.pending_proposal();
         match answer.await {
             Ok(Answer::Applied(outcome)) => Ok(outcome),
@@ -265,6 +252,22 @@ impl Member {
             }
             Err(_) => Err(Error::Stopped),
         }
+    }
+
+    fn post(&self, command: &impl Command) -> Result<oneshot::Receiver<Answer>, Error> {
+        if self.raft.committed().saturating_sub(self.raft.applied()) > MAX_GAP {
+            self.metrics.proposals_failed.inc();
+            return Err(Error::TooManyRequests);
+        }
+        Shard::with(|shard| {
+            shard.propose(|id| {
+                let data = raft_request::encode(id.0, command);
+                if data.len() > self.config.max_request_bytes {
+                    return Err(Error::RequestTooLarge);
+                }
+                Ok(Proposal { id: id.0, kind: EntryKind::Normal, data: data.into() })
+            })
+        })
     }
 
     /// Waits until everything that was committed when this was called can be read here (ReadIndex,

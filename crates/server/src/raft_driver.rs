@@ -9,9 +9,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use api::raft_request::{self, Command};
 use node::{DropReason, Effect, Input, Node};
 use parking_lot::Mutex;
-use prost::Message as _;
 
 use crate::error::Error;
 use crate::inbox::Letters;
@@ -148,6 +148,7 @@ fn carry_out(member: &Arc<Member>, effect: Effect) {
 }
 
 /// Encodes a request that the member itself makes; nobody waits for its answer.
-pub(crate) fn own_proposal(request: &api::etcdserverpb::InternalRaftRequest) -> node::Proposal {
-    node::Proposal { id: u64::MAX, kind: raft::EntryKind::Normal, data: request.encode_to_vec().into() }
+pub(crate) fn own_proposal(command: &impl Command) -> node::Proposal {
+    let data = raft_request::encode(0, command).into();
+    node::Proposal { id: u64::MAX, kind: raft::EntryKind::Normal, data }
 }

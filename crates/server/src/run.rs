@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use api::etcdserverpb::InternalRaftRequest;
 use api::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use api::raft_request::Command;
 use tokio::sync::mpsc;
 use wal::Guard;
 
@@ -212,40 +212,40 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("panic").to_owned()
 }
 
-/// Once there is a leader, writes into the log what clients may know of this member, and, as the
-/// founder of a cluster, its version.
+/// Once there is a leader and what the log holds is applied, writes into the log what clients may
+/// know of this member, and, as the founder of a cluster, its version.
 async fn introduce(member: &Arc<Member>) {
     let config = member.config();
-    let attributes = InternalRaftRequest {
-        cluster_member_attr_set: Some(ClusterMemberAttrSetRequest {
-            member_id: member.id(),
-            member_attributes: Some(Attributes {
-                name: config.name.clone(),
-                client_urls: config.client_urls.clone(),
-            }),
-        }),
-        ..Default::default()
-    };
-    let version = InternalRaftRequest {
-        cluster_version_set: Some(ClusterVersionSetRequest { ver: CLUSTER_VERSION.to_owned() }),
-        ..Default::default()
-    };
+    while member.raft().leader() == 0 {
+        // A lone voter leads within milliseconds, and its first client should not wait for longer.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Nothing is served from a state that is older than what an earlier run has acknowledged (P5).
+    while member.linearize().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     let cluster = member.cluster();
     let known = cluster
         .members
         .get(&member.id())
         .is_some_and(|known| known.name == config.name && known.client_urls == config.client_urls);
-    let wanted = [(!known).then_some(attributes), cluster.version.is_none().then_some(version)];
-    while member.raft().leader() == 0 {
-        // A lone voter leads within milliseconds, and its first client should not wait for longer.
-        tokio::time::sleep(Duration::from_millis(1)).await;
+    if !known {
+        let attributes = Attributes { name: config.name.clone(), client_urls: config.client_urls.clone() };
+        let attributes =
+            ClusterMemberAttrSetRequest { member_id: member.id(), member_attributes: Some(attributes) };
+        insist(member, attributes).await;
     }
-    for request in wanted.into_iter().flatten() {
-        while let Err(error) = member.propose(request.clone()).await {
-            if error == Error::Stopped {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+    if cluster.version.is_none() {
+        insist(member, ClusterVersionSetRequest { ver: CLUSTER_VERSION.to_owned() }).await;
+    }
+}
+
+/// Proposes a command that may be applied more than once until it is, or the member stops.
+async fn insist(member: &Arc<Member>, command: impl Command + Clone) {
+    while let Err(error) = member.propose(command.clone()).await {
+        if error == Error::Stopped {
+            return;
         }
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

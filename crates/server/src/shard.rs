@@ -56,13 +56,16 @@ struct Waiter {
     answer: oneshot::Sender<Answer>,
 }
 
+/// Since when a read waits, and whom to tell.
+type Reader = (Instant, oneshot::Sender<Result<(), Error>>);
+
 /// The linearizable reads of this thread. Those that arrive while a round is on its way must wait
 /// for the next one: only a round that starts after a read arrived may confirm it (R3).
 #[derive(Default)]
 struct Reads {
     next_round: u64,
-    waiting: Vec<(Instant, oneshot::Sender<Result<(), Error>>)>,
-    round: Option<(ReadId, Vec<(Instant, oneshot::Sender<Result<(), Error>>)>)>,
+    waiting: Vec<Reader>,
+    round: Option<(ReadId, Vec<Reader>)>,
     /// Set where a round came to nothing: the next is asked for at the next sweep.
     pause: bool,
 }
@@ -340,6 +343,7 @@ impl Reads {
             }
             Err(_) => {
                 // No leader just now: those that still wait ask again.
+                let readers = readers.into_iter().filter(|(_, reader)| !reader.is_closed());
                 self.waiting.splice(0..0, readers);
                 self.pause = true;
             }
@@ -347,19 +351,17 @@ impl Reads {
     }
 
     fn expire(&mut self, now: Instant, limit: Duration) {
-        let late = |since: &Instant| now.duration_since(*since) > limit;
-        let mut keep = Vec::new();
-        for (since, reader) in self.waiting.drain(..) {
-            if late(&since) {
+        let let_go = |readers: &mut Vec<Reader>| {
+            for (_, reader) in readers.extract_if(.., |(since, _)| now.duration_since(*since) > limit) {
                 let _ = reader.send(Err(Error::Timeout));
-            } else {
-                keep.push((since, reader));
             }
-        }
-        self.waiting = keep;
-        if self.round.as_ref().is_some_and(|(_, readers)| readers.iter().all(|(since, _)| late(since))) {
-            for (_, reader) in self.round.take().into_iter().flat_map(|(_, readers)| readers) {
-                let _ = reader.send(Err(Error::Timeout));
+        };
+        let_go(&mut self.waiting);
+        if let Some((_, readers)) = &mut self.round {
+            let_go(readers);
+            // A round that nobody waits for must not hold up the next.
+            if readers.is_empty() {
+                self.round = None;
             }
         }
     }
