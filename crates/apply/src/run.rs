@@ -79,8 +79,7 @@ impl Machine {
         if cost == 0 || self.options.quota.limit().is_none() {
             return false;
         }
-        let in_use = self.backend.size_in_use() + self.backend.buffered_bytes() as u64;
-        !self.options.quota.admits(cost, in_use)
+        !self.options.quota.admits(cost, self.backend.size_in_use())
     }
 
     /// No member of ours proposes a range, but etcd's log may hold one.
