@@ -18,7 +18,7 @@
 //! | `run` | start from flags and disk, stop, and what happens when a thread fails |
 //! | `bootstrap` | a new log for a new member; the same log again for one that restarts |
 //! | `member` | what everybody shares: `propose`, `linearize`, the stores, the numbers |
-//! | `shard` | a runtime thread's own part: waiters, read rounds, watchers |
+//! | `shard`, `reads` | a runtime thread's own part: waiters, read rounds, watchers |
 //! | `inbox`, `mailbox`, `queue` | the hand-overs |
 //! | `raft_driver` | raft, turned by whichever thread has something for it |
 //! | `clock_thread`, `wal_thread`, `apply_thread`, `flusher`, `compactor` | the threads |
@@ -47,6 +47,7 @@ mod process;
 mod proposal;
 mod queue;
 mod raft_driver;
+mod reads;
 mod run;
 mod shard;
 mod status;

@@ -2,6 +2,7 @@
 
 use apply::{Rejection, Reply};
 
+use crate::MAX_SHARDS;
 use crate::error::Error;
 
 /// Names one proposal of this run of the process: 56 bits that start at random and count up, and
@@ -11,6 +12,12 @@ use crate::error::Error;
 pub(crate) struct RequestId(pub(crate) u64);
 
 impl RequestId {
+    /// The name of a shard's `count`th request; the count begins anew after 2⁵⁶ of them.
+    pub(crate) fn new(count: u64, shard: usize) -> Self {
+        assert!(shard < MAX_SHARDS, "shard {shard} has no name");
+        Self(count << 8 | shard as u64)
+    }
+
     /// The shard that asked.
     pub(crate) fn shard(self) -> usize {
         (self.0 & 0xff) as usize
@@ -24,4 +31,33 @@ pub(crate) enum Answer {
     Applied(Result<Reply, Rejection>),
     /// It never entered the log, or this member cannot say.
     Failed(Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_request_of_every_shard_has_a_name_of_its_own() {
+        let counts = [0, 1, 2, u64::MAX >> 9, (u64::MAX >> 8) - 1, u64::MAX >> 8];
+        let shards = [0, 1, 7, MAX_SHARDS - 1];
+        let mut names = HashSet::new();
+        for count in counts {
+            for shard in shards {
+                let id = RequestId::new(count, shard);
+                assert_eq!(id.shard(), shard);
+                assert!(names.insert(id), "{id:?} names two requests");
+            }
+        }
+        // What the member proposes itself is named so, and no shard waits for it.
+        assert!(!names.contains(&RequestId(u64::MAX)));
+        assert_eq!(RequestId(u64::MAX).shard(), MAX_SHARDS);
+    }
+
+    #[test]
+    fn the_count_begins_anew_in_the_same_shard() {
+        assert_eq!(RequestId::new(1 << 56, 5), RequestId::new(0, 5));
+    }
 }

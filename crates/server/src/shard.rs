@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use node::{Proposal, ReadId};
+use node::Proposal;
 use tokio::sync::oneshot;
 use watch::{Hub, StreamId};
 
@@ -21,6 +21,7 @@ use crate::mailbox::Mail;
 use crate::member::Member;
 use crate::metrics::Metrics;
 use crate::proposal::{Answer, RequestId};
+use crate::reads::Reads;
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
@@ -54,20 +55,6 @@ struct Local {
 struct Waiter {
     since: Instant,
     answer: oneshot::Sender<Answer>,
-}
-
-/// Since when a read waits, and whom to tell.
-type Reader = (Instant, oneshot::Sender<Result<(), Error>>);
-
-/// The linearizable reads of this thread. Those that arrive while a round is on its way must wait
-/// for the next one: only a round that starts after a read arrived may confirm it (R3).
-#[derive(Default)]
-struct Reads {
-    next_round: u64,
-    waiting: Vec<Reader>,
-    round: Option<(ReadId, Vec<Reader>)>,
-    /// Set where a round came to nothing: the next is asked for at the next sweep.
-    pause: bool,
 }
 
 impl Shard {
@@ -193,8 +180,7 @@ impl Shard {
         let now = Instant::now();
         let local = &mut *self.local.borrow_mut();
         let limit = self.member.request_timeout();
-        if local.reads.pause {
-            local.reads.pause = false;
+        if local.reads.resume() {
             local.schedule();
         }
         local.hub.tick(now.duration_since(self.member.started()));
@@ -221,8 +207,8 @@ impl Shard {
         if local.stopping {
             return Err(Error::Stopped);
         }
-        local.next_request = local.next_request.wrapping_add(1) & (u64::MAX >> 8);
-        let id = RequestId(local.next_request << 8 | self.number as u64);
+        let id = RequestId::new(local.next_request, self.number);
+        local.next_request = local.next_request.wrapping_add(1);
         let proposal = encode(id)?;
         let (answer, receiver) = oneshot::channel();
         local.waiters.insert(id, Waiter { since: Instant::now(), answer });
@@ -237,8 +223,7 @@ impl Shard {
         if local.stopping {
             return Err(Error::Stopped);
         }
-        let (done, receiver) = oneshot::channel();
-        local.reads.waiting.push((Instant::now(), done));
+        let receiver = local.reads.join(Instant::now());
         local.schedule();
         Ok(receiver)
     }
@@ -313,55 +298,6 @@ impl Local {
         for stream in self.woken.drain(..) {
             if let Some(waker) = self.stream_wakers.remove(&stream) {
                 waker.wake();
-            }
-        }
-    }
-}
-
-impl Reads {
-    fn start(&mut self, shard: usize) -> Option<ReadId> {
-        if self.round.is_some() || self.pause || self.waiting.is_empty() {
-            return None;
-        }
-        self.next_round += 1;
-        let id = ReadId(self.next_round << 8 | shard as u64);
-        self.round = Some((id, std::mem::take(&mut self.waiting)));
-        Some(id)
-    }
-
-    fn finish(&mut self, id: u64, result: Result<(), Error>) {
-        let Some((round, _)) = &self.round else { return };
-        if round.0 != id {
-            return;
-        }
-        let Some((_, readers)) = self.round.take() else { return };
-        match result {
-            Ok(()) => {
-                for (_, reader) in readers {
-                    let _ = reader.send(Ok(()));
-                }
-            }
-            Err(_) => {
-                // No leader just now: those that still wait ask again.
-                let readers = readers.into_iter().filter(|(_, reader)| !reader.is_closed());
-                self.waiting.splice(0..0, readers);
-                self.pause = true;
-            }
-        }
-    }
-
-    fn expire(&mut self, now: Instant, limit: Duration) {
-        let let_go = |readers: &mut Vec<Reader>| {
-            for (_, reader) in readers.extract_if(.., |(since, _)| now.duration_since(*since) > limit) {
-                let _ = reader.send(Err(Error::Timeout));
-            }
-        };
-        let_go(&mut self.waiting);
-        if let Some((_, readers)) = &mut self.round {
-            let_go(readers);
-            // A round that nobody waits for must not hold up the next.
-            if readers.is_empty() {
-                self.round = None;
             }
         }
     }
