@@ -107,3 +107,53 @@ impl Inbox {
         std::mem::swap(&mut self.inner.lock().letters, letters);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposal(id: u64, bytes: usize) -> Proposal {
+        Proposal { id, kind: raft::EntryKind::Normal, data: vec![0; bytes].into() }
+    }
+
+    #[test]
+    fn everything_that_waits_is_taken_at_once() {
+        let (inbox, mut letters) = (Inbox::default(), Letters::default());
+        assert!(inbox.is_empty());
+        inbox.applied(Index(4), Vec::new());
+        assert!(inbox.is_empty(), "how far it is applied is not worth a turn");
+        assert_eq!(inbox.ask(&mut vec![proposal(1, 10)], Some(ReadId(7))), Ok(()));
+        assert_eq!(inbox.ask(&mut vec![proposal(2, 10)], None), Ok(()));
+        inbox.persisted(PersistId(3));
+        inbox.tick(true);
+        inbox.tick(false);
+        inbox.take(&mut letters);
+        assert!(inbox.is_empty());
+        assert_eq!(letters.proposals.iter().map(|one| one.id).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!((letters.bytes, letters.reads), (20, vec![ReadId(7)]));
+        assert_eq!((letters.persisted, letters.applied), (Some(PersistId(3)), Some(Index(4))));
+        assert!(letters.tick && letters.stalled, "a later tick does not hide that time stood still");
+    }
+
+    #[test]
+    fn too_many_bytes_are_refused_but_reads_are_not() {
+        let (inbox, mut letters) = (Inbox::default(), Letters::default());
+        assert_eq!(inbox.ask(&mut vec![proposal(1, MAX_WAITING_BYTES + 1)], None), Ok(()));
+        let mut refused = vec![proposal(2, 1)];
+        assert_eq!(inbox.ask(&mut refused, Some(ReadId(1))), Err(Error::TooManyRequests));
+        assert_eq!(refused.len(), 1, "whoever asked can tell who waits for it");
+        inbox.take(&mut letters);
+        assert_eq!((letters.proposals.len(), letters.reads.len()), (1, 1));
+        assert_eq!(inbox.ask(&mut refused, None), Ok(()), "there is room again");
+    }
+
+    #[test]
+    fn nothing_new_is_taken_after_the_stop() {
+        let inbox = Inbox::default();
+        inbox.stop();
+        assert_eq!(inbox.ask(&mut vec![proposal(1, 1)], Some(ReadId(1))), Err(Error::Stopped));
+        assert!(inbox.is_empty());
+        inbox.persisted(PersistId(1));
+        assert!(!inbox.is_empty(), "what is under way still ends");
+    }
+}

@@ -115,3 +115,118 @@ impl Mailbox {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+    use std::thread::{self, Thread};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn batch(revision: i64) -> Arc<Batch> {
+        let event = mvcc::Event {
+            tombstone: false,
+            revision: mvcc::Revision { main: revision, sub: 0 },
+            key: "k".into(),
+            version: 1,
+            create_revision: revision,
+            lease: 0,
+            record: "r".into(),
+        };
+        Arc::new(Batch::new(vec![event]).unwrap())
+    }
+
+    #[test]
+    fn only_the_post_into_an_empty_mailbox_wakes() {
+        let (mailbox, woken, mut mail) = (Mailbox::default(), Arc::new(Count::default()), Mail::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(!mailbox.take(&mut mail, &waker));
+        mailbox.post_read(1, Ok(()));
+        mailbox.post_read(2, Ok(()));
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert!(mailbox.take(&mut mail, &waker));
+        assert_eq!(mail.reads, [(1, Ok(())), (2, Ok(()))]);
+        mail.reads.clear();
+        // Who has not looked again since is awake, and will.
+        mailbox.post_read(3, Ok(()));
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        assert!(mailbox.take(&mut mail, &waker));
+        mail.reads.clear();
+        assert!(!mailbox.take(&mut mail, &waker));
+        mailbox.post_answers(&mut Vec::new());
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1, "no answers are no mail");
+        mailbox.post_stop();
+        assert_eq!(woken.0.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn too_many_events_become_a_note_of_how_far_they_went() {
+        let (mailbox, mut mail) = (Mailbox::default(), Mail::default());
+        let waker = Waker::noop();
+        mailbox.post_events(&batch(2), MAX_WAITING_BYTES);
+        mailbox.post_events(&batch(3), 1);
+        mailbox.post_events(&batch(4), 1);
+        assert!(mailbox.take(&mut mail, waker));
+        assert_eq!((mail.events.len(), mail.skipped_to), (0, Some(4)), "a gap must not be handed over");
+        mail = Mail::default();
+        mailbox.post_events(&batch(5), 1);
+        assert!(mailbox.take(&mut mail, waker));
+        assert_eq!((mail.events.len(), mail.skipped_to), (1, None), "there is room again");
+    }
+
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    /// Whoever sleeps after it found nothing is woken by what comes next, whatever the timing.
+    #[test]
+    fn no_post_is_lost_between_a_look_and_sleep() {
+        const POSTERS: u64 = 4;
+        const POSTS: u64 = 20_000;
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let mailbox = Mailbox::default();
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut last = [0; POSTERS as usize];
+        thread::scope(|scope| {
+            for poster in 0..POSTERS {
+                let mailbox = &mailbox;
+                scope.spawn(move || {
+                    for number in 1..=POSTS {
+                        mailbox.post_read(number << 8 | poster, Ok(()));
+                    }
+                });
+            }
+            let mut mail = Mail::default();
+            while last.iter().sum::<u64>() < POSTERS * POSTS {
+                if !mailbox.take(&mut mail, &waker) {
+                    let slept = Instant::now();
+                    thread::park_timeout(PATIENCE);
+                    assert!(slept.elapsed() < PATIENCE, "nobody woke the reader after {last:?}");
+                    continue;
+                }
+                for (id, _) in mail.reads.drain(..) {
+                    let last = &mut last[(id & 0xff) as usize];
+                    assert_eq!(*last + 1, id >> 8, "posts of one thread stay in order");
+                    *last = id >> 8;
+                }
+            }
+        });
+    }
+}
