@@ -18,6 +18,7 @@ const ALLOWED: u64 = 512 << 20;
 /// the next put is made. Returns the most that the server grew by, in bytes.
 async fn pass(server: &Server, puts: usize, length: usize) -> Result<u64> {
     let mut reads = server.client().await?.watch("k", Some(WatchOptions::new())).await?;
+    assert!(reads.message().await?.is_some_and(|message| message.created()));
     let mut writer = server.client().await?;
     let before = resident_bytes(server.pid())?;
     let mut worst = 0;
