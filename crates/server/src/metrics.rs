@@ -268,6 +268,8 @@ fn read_elsewhere(member: &Member) -> Registry {
     labelled("etcd_server_version", "The etcd version whose API is served.", "server_version", ETCD_VERSION);
     labelled("cairn_server_version", "Cairn's own version.", "server_version", env!("CARGO_PKG_VERSION"));
     if let Some(version) = &member.cluster().version {
+        // Major and minor: patches do not change what a cluster can do.
+        let version = version.rsplit_once('.').map_or(version.as_str(), |(feature, _)| feature);
         labelled("etcd_cluster_version", "The cluster's version.", "cluster_version", version);
     }
     crate::process::gauges(&gauge);
