@@ -52,6 +52,8 @@ mod run;
 mod shard;
 mod status;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod wal_thread;
 mod watching;
 
