@@ -261,7 +261,11 @@ fn s5_3_followers_learn_what_is_committed_and_apply_it_in_order() {
     raft.step(from(2, 1, append((1, 1), vec![entry(1, 2), entry(1, 3)], 2)));
     assert_eq!(settle(&mut raft).1, [entry(1, 1), entry(1, 2)]);
     raft.step(from(2, 1, append((3, 1), vec![], 9)));
-    assert_eq!(settle(&mut raft).1, [entry(1, 3)], "no further than what is known to match");
+    assert_eq!(settle(&mut raft).1, [entry(1, 3)]);
+    // No further than what this message has shown to match: entry 2 may be another one there.
+    let mut raft = member(3, &[1, 1]);
+    raft.step(from(2, 2, append((1, 1), vec![], 2)));
+    assert_eq!(settle(&mut raft).1, [entry(1, 1)]);
 }
 
 #[test]
@@ -427,6 +431,20 @@ fn thesis_3_8_a_restart_remembers_term_vote_and_log() {
 }
 
 #[test]
+fn thesis_3_8_a_term_known_only_from_a_torn_write_is_written_before_anything_else() {
+    // Entries come before the hard state in a write: the crash left entry 2/2, but not term 2.
+    let conf_state = ConfState::of([1, 2, 3].map(NodeId));
+    let snapshot = SnapshotMeta { conf_state, ..SnapshotMeta::default() };
+    let hard_state = HardState { term: Term(1), vote: Some(NodeId(3)), commit: Index(1) };
+    let entries = vec![entry(1, 1), entry(2, 2)];
+    let restored = Restored { hard_state, snapshot, entries, applied: Index(1) };
+    let mut raft = Raft::new(Config::new(NodeId(1), 1), restored).unwrap();
+    let persist = raft.ready().unwrap().persist.unwrap();
+    let expected = HardState { term: Term(2), vote: None, commit: Index(1) };
+    assert_eq!((persist.hard_state, persist.must_sync), (Some(expected), true));
+}
+
+#[test]
 fn thesis_4_1_who_holds_two_changes_knows_that_the_first_is_committed() {
     let mut raft = member(3, &[1]);
     let change = |index, node| {
@@ -511,6 +529,23 @@ fn thesis_6_4_a_deposed_leader_that_does_not_know_it_answers_no_read() {
     cluster.tick(2, 1);
     cluster.deliver();
     assert_eq!(cluster.reads, [(NodeId(1), ReadOutcome::Dropped { id: ReadId(1) })]);
+}
+
+#[test]
+fn thesis_6_4_the_number_of_a_read_round_is_never_used_again() {
+    let mut raft = leader(3, &[]);
+    for turn in 1..=3 {
+        let term = raft.hard_state().term.0;
+        let last = raft.status().last.0;
+        step(&mut raft, from(2, term, matched(last)));
+        raft.read_index(ReadId(turn));
+        let Body::Heartbeat { context, .. } = &settle(&mut raft).0[0].body else { panic!() };
+        assert_eq!(context[..], turn.to_be_bytes(), "in whatever term");
+        raft.stalled();
+        raft.campaign();
+        settle(&mut raft);
+        step(&mut raft, from(2, term + 1, yes()));
+    }
 }
 
 #[test]

@@ -55,6 +55,8 @@ impl Checker {
         if role != RoleKind::Leader {
             return;
         }
+        let HardState { term: voted_in, vote, .. } = server.disk.hard_state;
+        assert_eq!((voted_in, vote), (term, Some(id)), "elected by a vote that can be forgotten");
         let log = server.believed();
         for (index, entry) in self.committed.range(log.snapshot.index.next()..) {
             // One elected late may lack what a later leader has committed since.
