@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::keys::{Keys, make_room, separator};
 use crate::history::{History, Left, Version};
 
-/// Keys in a leaf and children of an inner node, at most. Measured with a million random keys.
+/// Keys in a leaf and children of an inner node, at most. With a million random keys, 32 costs a put a fifth
+/// more than 64 and 128 saves next to nothing, while the copy that a snapshot asks for grows with the node.
 pub(super) const LEAF: usize = 64;
 pub(super) const FAN_OUT: usize = 64;
 
