@@ -127,14 +127,17 @@ async fn keep_alive(member: &Arc<Member>, id: i64) -> Result<LeaseKeepAliveRespo
     // The header is filled before the renewal: its revision must not be above one at which the
     // lease may be found revoked.
     let header = member.header(0);
+    let mut waited = false;
     let ttl = loop {
         let renewal = member.lessor().lock().renew(LeaseId(id), member.now());
         match renewal {
             Ok(Renewal::Renewed(ttl)) => break ttl,
             Ok(Renewal::ClearCheckpoint) => clear_checkpoint(member, id).await?,
-            // Its grant may be committed and not applied yet (L4).
-            Err(::lease::Error::NotFound) if member.raft().applied() < member.raft().committed() => {
+            // Its grant may be committed and not applied yet (L4). What was committed when this was
+            // asked is applied after one wait; under load there is always more.
+            Err(::lease::Error::NotFound) if !waited => {
                 caught_up(member).await?;
+                waited = true;
             }
             // Its time is up, but only its revocation through the log settles that it is gone.
             Err(::lease::Error::Expired) => tokio::time::sleep(EXPIRED_LOOK).await,

@@ -151,6 +151,11 @@ impl RpcMetrics {
 }
 
 impl Call<'_> {
+    /// Whether the method exists.
+    pub(crate) fn is_known(&self) -> bool {
+        self.method.is_some()
+    }
+
     /// Counts the answer, and warns of one that took longer than `slow`. A refused call carries its
     /// code in the headers; one that fails later, in a stream, counts as what it was when it began
     /// to answer.

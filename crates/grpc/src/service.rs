@@ -11,6 +11,7 @@ use api::etcdserverpb::maintenance_server::MaintenanceServer;
 use api::etcdserverpb::{RangeRequest, WatchRequest};
 use server::{Member, REQUEST_OVERHEAD};
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tonic::codegen::{Service, StdError};
 use tonic::server::Grpc;
 use tonic::{Request, Response, Status};
@@ -24,6 +25,10 @@ use crate::metrics::{Messages, RpcMetrics};
 use crate::range::{self, RangeReply};
 use crate::status;
 use crate::watch::{self, WatchFrames, WatchReply};
+
+/// What clients may compress their requests with; Go's gRPC library, and so etcd, knows it too. Answers
+/// are not compressed: clients announce that they could read it whether or not they want it.
+const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
 
 /// All gRPC services of a member. Cloning is cheap; every connection has a clone.
 #[derive(Clone)]
@@ -51,10 +56,12 @@ impl Services {
         let maintenance = MaintenanceService { member: Arc::clone(&member) };
         Self {
             metrics,
-            kv: KvServer::new(kv).max_decoding_message_size(limit),
-            lease: LeaseServer::new(lease).max_decoding_message_size(limit),
-            cluster: ClusterServer::new(cluster).max_decoding_message_size(limit),
-            maintenance: MaintenanceServer::new(maintenance).max_decoding_message_size(limit),
+            kv: KvServer::new(kv).max_decoding_message_size(limit).accept_compressed(GZIP),
+            lease: LeaseServer::new(lease).max_decoding_message_size(limit).accept_compressed(GZIP),
+            cluster: ClusterServer::new(cluster).max_decoding_message_size(limit).accept_compressed(GZIP),
+            maintenance: MaintenanceServer::new(maintenance)
+                .max_decoding_message_size(limit)
+                .accept_compressed(GZIP),
             member,
         }
     }
@@ -66,11 +73,11 @@ impl Services {
         B::Error: Into<StdError> + Send,
     {
         let call = self.metrics.start(request.uri().path());
-        let response = status::refused(self.dispatch(request).await);
+        let response = status::refused(self.dispatch(request, call.is_known()).await);
         call.finish(response, self.member.config().warning_request)
     }
 
-    async fn dispatch<B>(&self, request: http::Request<B>) -> http::Response<Body>
+    async fn dispatch<B>(&self, request: http::Request<B>, known: bool) -> http::Response<Body>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<StdError> + Send,
@@ -87,10 +94,16 @@ impl Services {
         match (service, method) {
             ("etcdserverpb.KV", "Range") => self.range(request).await,
             ("etcdserverpb.Watch", "Watch") => self.watch(request).await,
-            ("etcdserverpb.KV", _) => answered(self.kv.clone().call(request).await),
-            ("etcdserverpb.Lease", _) => answered(self.lease.clone().call(request).await),
-            ("etcdserverpb.Cluster", _) => answered(self.cluster.clone().call(request).await),
-            ("etcdserverpb.Maintenance", _) => answered(self.maintenance.clone().call(request).await),
+            ("etcdserverpb.KV", _) if known => answered(self.kv.clone().call(request).await),
+            ("etcdserverpb.Lease", _) if known => answered(self.lease.clone().call(request).await),
+            ("etcdserverpb.Cluster", _) if known => answered(self.cluster.clone().call(request).await),
+            ("etcdserverpb.Maintenance", _) if known => {
+                answered(self.maintenance.clone().call(request).await)
+            }
+            ("etcdserverpb.KV" | "etcdserverpb.Watch" | "etcdserverpb.Lease", _)
+            | ("etcdserverpb.Cluster" | "etcdserverpb.Maintenance", _) => {
+                Status::unimplemented(format!("unknown method {method} for service {service}")).into_http()
+            }
             _ => Status::unimplemented(format!("unknown service {service}")).into_http(),
         }
     }
@@ -106,6 +119,7 @@ impl Services {
     {
         Grpc::new(WireCodec::<RangeReply, RangeRequest>::default())
             .apply_max_message_size_config(self.request_limit(), None)
+            .accept_compressed(GZIP)
             .unary(RangeCall(Arc::clone(&self.member)), request)
             .await
     }
@@ -117,6 +131,7 @@ impl Services {
     {
         Grpc::new(WireCodec::<WatchReply, WatchRequest>::default())
             .apply_max_message_size_config(self.request_limit(), None)
+            .accept_compressed(GZIP)
             .streaming(
                 WatchCall(Arc::clone(&self.member), self.metrics.messages("/etcdserverpb.Watch/Watch")),
                 request,
