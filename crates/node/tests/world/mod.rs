@@ -346,7 +346,6 @@ impl World {
 
     /// The sky clears: everybody is up, every link works.
     pub fn heal(&mut self) {
-        let Weather { change: _, .. } = self.weather;
         self.weather = Weather::default();
         self.cut.clear();
         for id in self.ids() {
