@@ -81,17 +81,14 @@ impl Maintenance for MaintenanceService {
         &self,
         _: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
-        let running = self.member.defragmentation();
-        let backend = self.member.backend().clone();
+        let member = Arc::clone(&self.member);
         let started = Instant::now();
         tracing::info!("starting defragment");
-        let result = off_thread(move || backend.defragment()).await?;
-        drop(running);
+        let result = off_thread(move || member.defragment()).await?;
         result.map_err(|error| {
             tracing::warn!(%error, "failed to defragment");
             Status::internal(error.to_string())
         })?;
-        self.member.metrics().backend_defrag.observe(started.elapsed().as_secs_f64());
         tracing::info!(took = ?started.elapsed(), "finished defragment");
         Ok(Response::new(DefragmentResponse { header: None }))
     }

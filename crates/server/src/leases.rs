@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use node::Proposal;
 
-use crate::member::Member;
+use crate::member::{MAX_GAP, Member};
 use crate::raft_driver::own_proposal;
 
 /// Leases revoked per tick at the most: expiry of very many in one moment must leave room in every
@@ -16,13 +16,24 @@ const REVOKES_PER_TICK: usize = 2_000;
 /// Checkpoints in one entry at the most (etcd's number).
 const CHECKPOINTS_PER_ENTRY: usize = 1_000;
 
+/// How many leases may be revoked while so many entries are committed and not applied: clients are
+/// refused at [`MAX_GAP`], and revocations alone must not bring that about.
+fn revokes(gap: u64) -> usize {
+    let room = usize::try_from((MAX_GAP / 2).saturating_sub(gap)).unwrap_or(usize::MAX);
+    room.min(REVOKES_PER_TICK)
+}
+
+const _: () = assert!(REVOKES_PER_TICK as u64 <= MAX_GAP / 2);
+
 /// What a leader proposes at this tick: ends of leases whose time is up, and notes of the time that
 /// others have left.
 pub(crate) fn tick(member: &Arc<Member>) {
     let now = member.now();
+    let raft = member.raft();
+    let limit = revokes(raft.committed().saturating_sub(raft.applied()));
     let mut lessor = member.lessor().lock();
     let mut proposals: Vec<Proposal> = lessor
-        .expired(now, REVOKES_PER_TICK)
+        .expired(now, limit)
         .into_iter()
         .map(|id| own_proposal(&LeaseRevokeRequest { id: id.0 }))
         .collect();
@@ -47,5 +58,17 @@ pub(crate) fn change_of_leadership(member: &Arc<Member>, leading: bool) {
         lessor.promote(member.config().election_timeout, member.now());
     } else {
         lessor.demote();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn revocations_leave_room_for_clients() {
+        assert_eq!(revokes(0), REVOKES_PER_TICK);
+        assert_eq!(revokes(MAX_GAP / 2 - 7), 7);
+        assert_eq!((revokes(MAX_GAP / 2), revokes(u64::MAX)), (0, 0));
     }
 }

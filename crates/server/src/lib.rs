@@ -61,7 +61,7 @@ pub use bootstrap::StartError;
 pub use config::Config;
 pub use error::Error;
 pub use identity::{cluster_id, member_id};
-pub use member::{Defragmentation, Member, REQUEST_OVERHEAD};
+pub use member::{Member, REQUEST_OVERHEAD};
 pub use metrics::{ETCD_VERSION, Metrics, scrape};
 pub use run::{Server, ThreadFailure};
 pub use status::RaftStatus;

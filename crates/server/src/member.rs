@@ -30,7 +30,10 @@ use crate::status::RaftStatus;
 use crate::wal_thread::WalJob;
 
 /// How far apply may fall behind commit before new proposals are refused (etcd's number).
-const MAX_GAP: u64 = 5_000;
+pub(crate) const MAX_GAP: u64 = 5_000;
+
+/// How often a defragmentation looks whether the one before it has ended.
+const BUSY_LOOK: Duration = Duration::from_millis(20);
 
 /// The allowance for what surrounds a request's own bytes in gRPC (etcd's `grpcOverheadBytes`).
 pub const REQUEST_OVERHEAD: usize = 512 * 1024;
@@ -293,10 +296,20 @@ impl Member {
         self.compaction.request();
     }
 
-    /// Marks a defragmentation as running until the guard is dropped.
-    pub fn defragmentation(self: &Arc<Self>) -> Defragmentation {
-        self.defragmenting.fetch_add(1, Ordering::Relaxed);
-        Defragmentation(Arc::clone(self))
+    /// Rewrites the store's file into as little space as it needs, after whoever is at it already.
+    /// Takes the calling thread for as long as that takes.
+    pub fn defragment(&self) -> Result<(), backend::Error> {
+        let _running = Defragmentation::new(&self.defragmenting);
+        let started = Instant::now();
+        loop {
+            match self.backend.defragment() {
+                Err(backend::Error::Busy) => std::thread::sleep(BUSY_LOOK),
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        self.metrics.backend_defrag.observe(started.elapsed().as_secs_f64());
+        Ok(())
     }
 
     /// How many defragmentations run.
@@ -343,10 +356,17 @@ impl Member {
 }
 
 /// A defragmentation that is running.
-pub struct Defragmentation(Arc<Member>);
+struct Defragmentation<'a>(&'a AtomicUsize);
 
-impl Drop for Defragmentation {
+impl<'a> Defragmentation<'a> {
+    fn new(running: &'a AtomicUsize) -> Self {
+        running.fetch_add(1, Ordering::Relaxed);
+        Self(running)
+    }
+}
+
+impl Drop for Defragmentation<'_> {
     fn drop(&mut self) {
-        self.0.defragmenting.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -30,6 +30,9 @@ thread_local! {
 /// How often waiters that have waited too long are looked for.
 const SWEEP: Duration = Duration::from_millis(100);
 
+/// How often the dispatcher looks for more before the thread's other tasks have their turn.
+const TURNS: usize = 16;
+
 pub(crate) struct Shard {
     number: usize,
     member: Arc<Member>,
@@ -108,13 +111,14 @@ impl Shard {
 
     fn poll(&self, mail: &mut Mail, context: &mut Context<'_>) {
         self.local.borrow_mut().dispatcher = Some(context.waker().clone());
-        loop {
+        for _ in 0..TURNS {
             if self.member.mailbox(self.number).take(mail, context.waker()) {
                 self.open(mail);
             } else if !self.flush() {
                 return;
             }
         }
+        context.waker().wake_by_ref();
     }
 
     /// Gives each piece of mail to whoever waits for it.

@@ -278,3 +278,22 @@ fn a_store_without_its_log_is_refused() {
     fs::remove_dir_all(config(directory.path()).wal_dir()).unwrap();
     assert!(matches!(refused(config(directory.path())), StartError::NotOurs(..)));
 }
+
+/// As in etcd, whoever asks while one is under way waits for it, and then has one too.
+#[test]
+fn defragmentations_wait_for_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let (failures, _failed) = unbounded_channel();
+    let server = Server::start(config(directory.path()), failures).unwrap();
+    let together = std::sync::Barrier::new(8);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                together.wait();
+                server.member().defragment().unwrap();
+            });
+        }
+    });
+    assert_eq!(server.member().defragmenting(), 0);
+    server.stop();
+}
