@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use gateway::{Gateway, Http2, Listeners};
 use server::{Server, ThreadFailure};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::config::{Config, Metrics};
 use crate::config::url::{self, Url};
+use crate::config::{Config, Metrics};
 use crate::logging;
-use crate::note::{Level, Note};
+use crate::note::{self, Level, Note};
 
 /// How long an orderly end may take before the process ends all the same. What is acknowledged is
 /// in the log already, so nothing but time would be lost.
@@ -21,7 +22,7 @@ const LAST_ORDERS: Duration = Duration::from_secs(10);
 /// Serves until a signal or a failure; the exit code tells which.
 pub(crate) fn serve(config: &Config) -> ExitCode {
     match start(config) {
-        Ok((server, failures)) => wait(server, failures),
+        Ok(started) => wait(started),
         Err(words) => {
             logging::note(&Note::new(Level::Fatal, "failed to start").text("error", &words));
             ExitCode::FAILURE
@@ -29,7 +30,16 @@ pub(crate) fn serve(config: &Config) -> ExitCode {
     }
 }
 
-fn start(config: &Config) -> Result<(Server, UnboundedReceiver<ThreadFailure>), String> {
+/// A member that serves, and what may end it.
+struct Started {
+    server: Server,
+    failures: UnboundedReceiver<ThreadFailure>,
+    runtime: Runtime,
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+fn start(config: &Config) -> Result<Started, String> {
     // Ports first: one that is taken is the most common mistake, and the data directory need not be
     // touched to find it out.
     let listeners = Listeners {
@@ -55,10 +65,17 @@ fn start(config: &Config) -> Result<(Server, UnboundedReceiver<ThreadFailure>), 
             tracing::info!(address, "serving client traffic insecurely; this is strongly discouraged!");
         }
     });
+    // Before anybody is told that it serves: whoever was may send a signal at once.
+    let unheard = |error| format!("cannot listen for signals: {error}");
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(unheard)?;
+    let (interrupt, terminate) = {
+        let _on = runtime.enter();
+        (signal(SignalKind::interrupt()).map_err(unheard)?, signal(SignalKind::terminate()).map_err(unheard)?)
+    };
     server
         .serve(move |shard| gateway.clone().serve(shard))
         .map_err(|error| format!("cannot start a runtime: {error}"))?;
-    Ok((server, failures))
+    Ok(Started { server, failures, runtime, interrupt, terminate })
 }
 
 fn bind(config: &Config, urls: &[Url]) -> Result<Vec<std::net::TcpListener>, String> {
@@ -67,7 +84,7 @@ fn bind(config: &Config, urls: &[Url]) -> Result<Vec<std::net::TcpListener>, Str
             // `Config::new` has made sure that there is an address.
             let address = url.socket_addr().ok_or_else(|| format!("cannot listen at {url}"))?;
             gateway::bind(address, config.socket_reuse_address, config.socket_reuse_port)
-                .map_err(|error| format!("listen tcp {address}: {error}"))
+                .map_err(|error| format!("listen tcp {address}: bind: {}", note::system_words(&error)))
         })
         .collect()
 }
@@ -111,20 +128,9 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
     Ok(settings)
 }
 
-fn wait(server: Server, mut failures: UnboundedReceiver<ThreadFailure>) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "cannot wait for signals");
-            return ExitCode::FAILURE;
-        }
-    };
+fn wait(started: Started) -> ExitCode {
+    let Started { server, mut failures, runtime, mut interrupt, mut terminate } = started;
     let failure = runtime.block_on(async {
-        let (Ok(mut interrupt), Ok(mut terminate)) =
-            (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-        else {
-            return Some("cannot listen for signals".to_owned());
-        };
         let name = tokio::select! {
             failure = failures.recv() => return failure.map(|failure| failure.to_string()),
             _ = interrupt.recv() => "interrupt",
@@ -146,7 +152,9 @@ fn wait(server: Server, mut failures: UnboundedReceiver<ThreadFailure>) -> ExitC
         let _ = done.send(());
     });
     match stopping {
-        Ok(_) if ended.recv_timeout(LAST_ORDERS).is_ok() => tracing::info!("data-dir" = data_dir, "closed etcd server"),
+        Ok(_) if ended.recv_timeout(LAST_ORDERS).is_ok() => {
+            tracing::info!("data-dir" = data_dir, "closed etcd server")
+        }
         _ => tracing::warn!("data-dir" = data_dir, "the member did not stop in time; ending all the same"),
     }
     ExitCode::SUCCESS
