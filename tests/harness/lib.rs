@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 /// How long a server may take to become ready before a test fails: far more than it ever needs.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -189,6 +189,14 @@ impl Server {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.child.id().try_into()?).context("a process has an id")?;
         Ok(kill_process(pid, signal)?)
+    }
+
+    /// Limits the files and connections that the process may have open from now on.
+    pub fn limit_open_files(&self, most: u64) -> Result<()> {
+        let pid = Pid::from_raw(self.child.id().try_into()?).context("a process has an id")?;
+        let limit = Rlimit { current: Some(most), maximum: Some(most) };
+        prlimit(Some(pid), Resource::Nofile, limit)?;
+        Ok(())
     }
 
     /// Ends it as a crash would, and waits until it is gone.

@@ -5,9 +5,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use anyhow::Result;
-use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::lease_client::LeaseClient;
 use api::etcdserverpb::watch_client::WatchClient;
+use api::etcdserverpb::{self, kv_client::KvClient};
 use api::etcdserverpb::{
     LeaseKeepAliveRequest, PutRequest, WatchCreateRequest, WatchRequest, watch_request::RequestUnion,
 };
@@ -305,5 +305,115 @@ async fn clients_that_leave_in_the_middle() -> Result<()> {
         }
         tokio::task::yield_now().await;
     }
+    serves(&server).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn numbers_at_the_ends_of_their_ranges() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let server = Server::start(directory.path(), &["--unsafe-no-fsync"])?;
+    let channel = channel(&server).await?;
+    let mut dice = Dice(23);
+    let ends =
+        [0, 1, -1, 2, i64::MAX, i64::MIN, i64::MAX - 1, i64::from(i32::MAX), 9_000_000_000, 9_000_000_001];
+    let keys: [&[u8]; 6] = [b"", b"\0", b"a", b"b", b"\xff", b"\xff\xff"];
+    let mut refused = 0;
+    for _ in 0..500 {
+        let mut number = || ends[dice.below(ends.len() as u64) as usize];
+        let (one, two, three, four) = (number(), number(), number(), number());
+        let mut key = || Bytes::from_static(keys[dice.below(keys.len() as u64) as usize]);
+        let range = etcdserverpb::RangeRequest {
+            key: key(),
+            range_end: key(),
+            limit: one,
+            revision: if two > 2 { two } else { 0 },
+            sort_order: three as i32,
+            sort_target: four as i32,
+            min_mod_revision: two,
+            max_mod_revision: three,
+            min_create_revision: four,
+            max_create_revision: one,
+            ..Default::default()
+        };
+        let put = PutRequest {
+            key: key(),
+            value: key(),
+            lease: one,
+            prev_kv: two > 0,
+            ignore_lease: one == 0,
+            ..Default::default()
+        };
+        let compare = etcdserverpb::Compare {
+            result: two as i32,
+            target: three as i32,
+            key: key(),
+            range_end: key(),
+            target_union: Some(etcdserverpb::compare::TargetUnion::ModRevision(four)),
+        };
+        let operation = |request| etcdserverpb::RequestOp { request: Some(request) };
+        let txn = etcdserverpb::TxnRequest {
+            compare: vec![compare],
+            success: vec![
+                operation(etcdserverpb::request_op::Request::RequestRange(range.clone())),
+                etcdserverpb::RequestOp { request: None },
+                operation(etcdserverpb::request_op::Request::RequestPut(put.clone())),
+            ],
+            failure: vec![operation(etcdserverpb::request_op::Request::RequestRange(range.clone()))],
+        };
+        let mut keys = KvClient::new(channel.clone());
+        let mut leases = LeaseClient::new(channel.clone());
+        let mut maintenance = etcdserverpb::maintenance_client::MaintenanceClient::new(channel.clone());
+        let alarm = etcdserverpb::AlarmRequest { action: 0, member_id: one as u64, alarm: two as i32 };
+        let answers = [
+            keys.range(range.clone()).await.is_ok(),
+            keys.range_stream(range).await.is_ok(),
+            keys.put(put).await.is_ok(),
+            keys.txn(txn).await.is_ok(),
+            keys.compact(etcdserverpb::CompactionRequest { revision: one, physical: two > 0 }).await.is_ok(),
+            leases.lease_grant(etcdserverpb::LeaseGrantRequest { id: one, ttl: two }).await.is_ok(),
+            leases.lease_revoke(etcdserverpb::LeaseRevokeRequest { id: three }).await.is_ok(),
+            leases
+                .lease_time_to_live(etcdserverpb::LeaseTimeToLiveRequest { id: four, keys: true })
+                .await
+                .is_ok(),
+            leases.lease_keep_alive(tokio_stream::iter([LeaseKeepAliveRequest { id: one }])).await.is_ok(),
+            maintenance.hash_kv(etcdserverpb::HashKvRequest { revision: four }).await.is_ok(),
+            maintenance.alarm(alarm).await.is_ok(),
+        ];
+        refused += answers.iter().filter(|passed| !**passed).count();
+        let create = WatchCreateRequest {
+            key: Bytes::from_static(b"a"),
+            range_end: Bytes::from_static(b"\0"),
+            start_revision: one,
+            watch_id: two,
+            filters: vec![three as i32, four as i32],
+            prev_kv: true,
+            fragment: true,
+            ..Default::default()
+        };
+        let cancel = etcdserverpb::WatchCancelRequest { watch_id: two };
+        let requests = [RequestUnion::CreateRequest(create), RequestUnion::CancelRequest(cancel)]
+            .map(|request| WatchRequest { request_union: Some(request) });
+        let mut watch =
+            WatchClient::new(channel.clone()).watch(tokio_stream::iter(requests)).await?.into_inner();
+        assert!(watch.message().await?.is_some());
+    }
+    assert!(refused > 1_000, "only {refused} of all these were refused");
+    serves(&server).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_connections_than_the_system_allows() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let server = Server::start(directory.path(), &["--unsafe-no-fsync"])?;
+    let mut before = server.client().await?;
+    before.put("k", "v", None).await?;
+    server.limit_open_files(64)?;
+    let refused: Vec<TcpStream> = (0..200)
+        .map(|_| TcpStream::connect(("127.0.0.1", server.client_port())))
+        .collect::<Result<_, _>>()?;
+    // Who is connected is served, and once others leave, new ones are.
+    before.put("k", "v", None).await?;
+    drop(refused);
     serves(&server).await
 }

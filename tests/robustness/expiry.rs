@@ -48,3 +48,58 @@ async fn a_restart_keeps_leases_and_never_shows_more_time_than_was_granted() -> 
     assert!(client.get("kept", Some(GetOptions::new().with_count_only())).await?.count() == 0);
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_survives_a_restart_still_runs_out_with_the_keys_it_has_by_then() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let server = Server::start(directory.path(), &[])?;
+    let mut client = server.client().await?;
+    let short = client.lease_grant(2, None).await?.id();
+    let long = client.lease_grant(300, None).await?.id();
+    let on = |lease| Some(PutOptions::new().with_lease(lease));
+    for (key, lease) in [("a", short), ("b", long), ("c", short), ("d", short)] {
+        client.put(key, "v", on(lease)).await?;
+    }
+    // `b` moves to the short lease, `c` to the long one, and `d` to none.
+    client.put("b", "v", on(short)).await?;
+    client.put("c", "v", on(long)).await?;
+    let last = client.put("d", "v", None).await?.header().unwrap().revision();
+    let server = server.kill()?.start()?;
+    let mut client = server.client().await?;
+    let from = WatchOptions::new().with_range("e").with_start_revision(last + 1);
+    let mut watch = client.watch("a", Some(from)).await?;
+    let deleted = loop {
+        let message = watch.message().await?.expect("the watch goes on");
+        if !message.events().is_empty() {
+            break message;
+        }
+    };
+    let keys: Vec<&str> =
+        deleted.events().iter().map(|event| event.kv().unwrap().key_str().unwrap()).collect();
+    assert_eq!(keys, ["a", "b"]);
+    assert_eq!(client.leases().await?.leases().iter().map(|lease| lease.id()).collect::<Vec<_>>(), [long]);
+    Ok(())
+}
+
+/// Takes more than five minutes, since the first checkpoint of a lease is written after that time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "waits five minutes for a checkpoint"]
+async fn a_checkpoint_keeps_a_restart_from_extending_a_lease() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let server = Server::start(directory.path(), &[])?;
+    let mut client = server.client().await?;
+    let lease = client.lease_grant(1_000, None).await?.id();
+    let renewed = client.lease_grant(1_000, None).await?.id();
+    tokio::time::sleep(std::time::Duration::from_secs(305)).await;
+    let (mut keeper, mut answers) = client.lease_keep_alive(renewed).await?;
+    keeper.keep_alive().await?;
+    assert_eq!(answers.message().await?.map(|answer| answer.ttl()), Some(1_000));
+    let server = server.kill()?.start()?;
+    let mut client = server.client().await?;
+    let left = client.lease_time_to_live(lease, None).await?;
+    assert_eq!(left.granted_ttl(), 1_000);
+    assert!((600..=702).contains(&left.ttl()), "{} s left of a lease checkpointed at 700 s", left.ttl());
+    let left = client.lease_time_to_live(renewed, None).await?;
+    assert!((900..=1_001).contains(&left.ttl()), "{} s left of a lease that was renewed", left.ttl());
+    Ok(())
+}

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use anyhow::{Context as _, Result};
 use etcd_client::{
     Client, CompactionOptions, Compare, CompareOp, DeleteOptions, GetOptions, LeaseGrantOptions, PutOptions,
-    Txn, TxnOp,
+    Txn, TxnOp, WatchOptions,
 };
 use tests::Server;
 
@@ -261,5 +261,69 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_done_twice() -> Result<()> 
     }
     assert!(last_compacted > 0, "compactions happened");
     assert!(compared >= ROUNDS / 3, "{compared} hashes were compared across a crash");
+    Ok(())
+}
+
+/// One key's events, as far as two looks at the same history can be compared.
+type Seen = Vec<(i64, Vec<u8>, Vec<u8>)>;
+
+/// Reads events until the server is gone or `newest` has come.
+async fn watch(mut client: Client, seen: &mut Seen, newest: i64) -> Result<()> {
+    let next = seen.last().map_or(2, |last| last.0 + 1);
+    let options = WatchOptions::new().with_prefix().with_start_revision(next);
+    let mut watch = client.watch("r", Some(options)).await?;
+    while seen.last().is_none_or(|last| last.0 < newest) {
+        let Ok(Some(message)) = watch.message().await else { return Ok(()) };
+        for event in message.events() {
+            let kv = event.kv().context("a key")?;
+            let next = seen.last().map_or(2, |last| last.0 + 1);
+            assert_eq!(kv.mod_revision(), next, "every revision once, in order, across crashes");
+            seen.push((kv.mod_revision(), kv.key().to_vec(), kv.value().to_vec()));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watcher_that_resumes_misses_nothing_and_has_seen_nothing_that_is_lost() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut server = Server::start(directory.path(), &[])?;
+    let mut seen = Seen::new();
+    for round in 0..8_u64 {
+        let done = Arc::new(AtomicU64::new(0));
+        let mut writers = Vec::new();
+        for number in 0..8 {
+            let (mut client, done) = (server.client().await?, Arc::clone(&done));
+            writers.push(tokio::spawn(async move {
+                while client.put(format!("r{number}"), format!("{round}"), None).await.is_ok() {
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            }));
+        }
+        let client = server.client().await?;
+        let watcher = tokio::spawn(async move {
+            watch(client, &mut seen, i64::MAX).await?;
+            anyhow::Ok(seen)
+        });
+        while done.load(Ordering::Relaxed) < 60 + 50 * round {
+            tokio::task::yield_now().await;
+        }
+        let stopped = server.kill()?;
+        seen = watcher.await??;
+        for writer in writers {
+            writer.await?;
+        }
+        server = stopped.start()?;
+        let mut client = server.client().await?;
+        let current = client.get("r", None).await?.header().context("a header")?.revision();
+        let told = seen.last().map_or(0, |last| last.0);
+        assert!(current >= told, "round {round}: revision {current}, but a watcher was told of {told}");
+        assert!(current >= i64::try_from(done.load(Ordering::Relaxed))?);
+        watch(client, &mut seen, current).await?;
+    }
+    // A watcher that has never been away is told the same.
+    let mut again = Seen::new();
+    watch(server.client().await?, &mut again, seen.last().map_or(0, |last| last.0)).await?;
+    assert!(again == seen, "history has changed");
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! An orderly end by a signal: soon, with exit code 0, and without losing anything.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -41,6 +42,13 @@ async fn ends_well(signal: Signal) -> Result<()> {
         .map(|_| std::net::TcpStream::connect(("127.0.0.1", server.client_port())))
         .collect::<Result<_, _>>()?;
     let peers = std::net::TcpStream::connect(("127.0.0.1", server.peer_port()))?;
+    // A watcher that does not read what waits for it, and a request of which half has come.
+    let deaf = server.client().await?.watch("big", None).await?;
+    for _ in 0..20 {
+        client.put("big", vec![b'x'; 1 << 20], None).await?;
+    }
+    let mut half = std::net::TcpStream::connect(("127.0.0.1", server.client_port()))?;
+    half.write_all(b"POST /version HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf")?;
     let total = Arc::new(AtomicUsize::new(0));
     let mut writers = Vec::new();
     for number in 0..16 {
@@ -60,7 +68,7 @@ async fn ends_well(signal: Signal) -> Result<()> {
     for writer in writers {
         acknowledged.push(writer.await?);
     }
-    drop((watches, keepers, silent, peers));
+    drop((watches, keepers, silent, peers, deaf, half));
 
     let server = stopped.start()?;
     let mut client = server.client().await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use api::etcdserverpb::watch_client::WatchClient;
 use api::etcdserverpb::{WatchCreateRequest, WatchRequest, watch_request::RequestUnion};
-use etcd_client::{PutOptions, WatchOptions};
+use etcd_client::{CompactionOptions, PutOptions, WatchOptions};
 use tests::{Server, resident_bytes};
 use tonic::transport::Endpoint;
 
@@ -85,5 +85,36 @@ async fn hundreds_on_one_stream_that_is_never_read() -> Result<()> {
     );
     assert!(grown < ALLOWED, "the server grew by {} MiB", grown >> 20);
     drop(never_read);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_compaction_overtakes_is_told_and_never_skips() -> Result<()> {
+    const PUTS: i64 = 1_000;
+    let directory = tempfile::tempdir()?;
+    let server = Server::start(directory.path(), &["--quota-backend-bytes", "-1", "--unsafe-no-fsync"])?;
+    let mut slow = server.client().await?.watch("k", Some(WatchOptions::new().with_prefix())).await?;
+    let mut client = server.client().await?;
+    for number in 0..PUTS {
+        client.put(format!("k{number}"), vec![b'x'; 64 << 10], None).await?;
+        if number % 100 == 99 {
+            client.compact(number, Some(CompactionOptions::new().with_physical())).await?;
+        }
+    }
+    // It gets what was on its way in order, and then the word that the rest is gone.
+    let mut next = 2;
+    loop {
+        let message = slow.message().await?.context("the watch goes on")?;
+        for event in message.events() {
+            assert_eq!(event.kv().map(|kv| kv.mod_revision()), Some(next));
+            next += 1;
+        }
+        if message.canceled() {
+            assert!(next < message.compact_revision(), "it had all up to {next}");
+            assert_eq!(message.compact_revision(), PUTS - 1);
+            break;
+        }
+        assert!(next < PUTS, "64 MiB were on their way to one that does not read");
+    }
     Ok(())
 }
