@@ -11,6 +11,7 @@
 //! | `watch` | Watch |
 //! | `lease` | Lease: grant, revoke, keep-alive, time-to-live, list |
 //! | `cluster`, `maintenance` | what one member has of Cluster and Maintenance |
+//! | `health` | gRPC's own health service |
 //! | `quota` | the look at the space left before a write is proposed |
 //! | `status` | the one place where an error becomes a gRPC code and text |
 //! | `codec` | answers in wire form |
@@ -19,6 +20,7 @@
 
 mod cluster;
 mod codec;
+mod health;
 mod kv;
 mod lease;
 mod maintenance;

@@ -33,6 +33,9 @@ const METHODS: &[(&str, &str, &str)] = &[
     ("etcdserverpb.Maintenance", "Snapshot", "server_stream"),
     ("etcdserverpb.Maintenance", "MoveLeader", "unary"),
     ("etcdserverpb.Maintenance", "Downgrade", "unary"),
+    ("grpc.health.v1.Health", "Check", "unary"),
+    ("grpc.health.v1.Health", "List", "unary"),
+    ("grpc.health.v1.Health", "Watch", "server_stream"),
 ];
 
 /// The names of the gRPC codes, by number.

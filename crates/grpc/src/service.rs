@@ -15,9 +15,11 @@ use tonic::codec::CompressionEncoding;
 use tonic::codegen::{Service, StdError};
 use tonic::server::Grpc;
 use tonic::{Request, Response, Status};
+use tonic_prost::ProstCodec;
 
 use crate::cluster::ClusterService;
 use crate::codec::WireCodec;
+use crate::health;
 use crate::kv::KvService;
 use crate::lease::LeaseService;
 use crate::maintenance::MaintenanceService;
@@ -100,8 +102,14 @@ impl Services {
             ("etcdserverpb.Maintenance", _) if known => {
                 answered(self.maintenance.clone().call(request).await)
             }
+            ("grpc.health.v1.Health", "Check") => self.plain().unary(health::Check, request).await,
+            ("grpc.health.v1.Health", "List") => self.plain().unary(health::List, request).await,
+            ("grpc.health.v1.Health", "Watch") => {
+                let watch = health::Watch(Arc::clone(&self.member));
+                self.plain().server_streaming(watch, request).await
+            }
             ("etcdserverpb.KV" | "etcdserverpb.Watch" | "etcdserverpb.Lease", _)
-            | ("etcdserverpb.Cluster" | "etcdserverpb.Maintenance", _) => {
+            | ("etcdserverpb.Cluster" | "etcdserverpb.Maintenance" | "grpc.health.v1.Health", _) => {
                 Status::unimplemented(format!("unknown method {method} for service {service}")).into_http()
             }
             _ => Status::unimplemented(format!("unknown service {service}")).into_http(),
@@ -137,6 +145,17 @@ impl Services {
                 request,
             )
             .await
+    }
+
+    /// A call of a service that is not generated, with messages that prost writes and reads.
+    fn plain<A, Q>(&self) -> Grpc<ProstCodec<A, Q>>
+    where
+        A: prost::Message + Send + 'static,
+        Q: prost::Message + Default + Send + 'static,
+    {
+        Grpc::new(ProstCodec::default())
+            .apply_max_message_size_config(self.request_limit(), None)
+            .accept_compressed(GZIP)
     }
 }
 
