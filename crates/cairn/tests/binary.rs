@@ -67,3 +67,24 @@ fn a_log_that_cannot_be_opened_stops_the_start() {
         "couldn't open sink \"/nonexistent/a.log\": open /nonexistent/a.log: no such file or directory"
     );
 }
+
+#[test]
+fn a_port_that_is_taken_stops_the_start_before_anything_is_made() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let directory = std::env::temp_dir().join(format!("cairn-taken-port-{}", address.port()));
+    let url = format!("http://{address}");
+    let output = cairn(&[
+        "--data-dir",
+        directory.to_str().unwrap(),
+        "--listen-client-urls",
+        &url,
+        "--advertise-client-urls",
+        &url,
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = text(&output.stderr);
+    let last: serde_json::Value = serde_json::from_str(stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(last["error"], format!("listen tcp {address}: bind: address already in use"));
+    assert!(!directory.exists());
+}
