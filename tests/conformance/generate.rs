@@ -354,6 +354,8 @@ impl Generator {
             2..5 => first + self.dice.below((last - first + 1) as usize) as i64,
             _ => 0,
         };
+        let forgotten = known.tombstones_at_compacted && start_revision == first;
+        let start_revision = if forgotten { first + 1 } else { start_revision };
         WatchCreateRequest {
             key,
             range_end,

@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod call;
+mod commands;
 mod dice;
 mod fields;
 mod generate;
@@ -33,7 +34,12 @@ struct Options {
     /// One sequence alone, telling each of its requests.
     seed: Option<u64>,
     commands: bool,
+    /// Everything runs, so a rule that nothing needs is one too many.
+    all: bool,
 }
+
+/// How many sequences are all.
+const ALL: u64 = 220;
 
 const USAGE: &str = "options: --seeds N, --operations N, --seed N (one alone, told in full), --no-commands";
 
@@ -55,7 +61,7 @@ fn main() -> ExitCode {
 
 /// The few seeds of a plain `cargo test` are a first look; the script asks for all.
 fn options() -> Result<Options> {
-    let mut options = Options { seeds: 12, operations: 300, seed: None, commands: true };
+    let mut options = Options { seeds: 12, operations: 300, seed: None, commands: true, all: false };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut number = || -> Result<u64> { Ok(arguments.next().context(USAGE)?.parse()?) };
@@ -63,6 +69,7 @@ fn options() -> Result<Options> {
             "--seeds" => options.seeds = number()?,
             "--operations" => options.operations = number()? as usize,
             "--seed" => options.seed = Some(number()?),
+            "--all" => (options.all, options.seeds) = (true, ALL),
             "--no-commands" => options.commands = false,
             // What cargo passes to every test, such as --quiet or a filter.
             _ => {}
@@ -78,6 +85,10 @@ fn run(options: &Options) -> Result<usize> {
     if let Some(seed) = options.seed {
         let ended = runtime.block_on(sequence::run(seed, options.operations, &rules, true))?;
         return Ok(ended.parted.iter().inspect(|parted| tell(seed, options, parted)).count());
+    }
+    let mut commands = commands::Report::default();
+    if options.commands {
+        commands = commands::run(&rules)?;
     }
     let mut failed = 0;
     let mut operations = 0;
@@ -104,10 +115,16 @@ fn run(options: &Options) -> Result<usize> {
     for (place, count) in places {
         println!("{count:>5} × {place}");
     }
-    for idle in rules.idle() {
-        println!("allowed, but did not occur: {idle}");
+    if options.all && options.commands {
+        for idle in rules.idle() {
+            println!("allowed, but did not occur: {idle}");
+        }
     }
-    println!("{} seeds, {operations} operations, {failed} differences", options.seeds);
+    failed += commands.failed;
+    println!(
+        "{} command lines, {} seeds, {operations} operations, {failed} differences",
+        commands.commands, options.seeds
+    );
     Ok(failed)
 }
 

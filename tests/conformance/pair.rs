@@ -25,6 +25,18 @@ pub(crate) struct Pair {
 impl Pair {
     /// Starts both. What they store matters here, not that it survives, so neither waits for a disk.
     pub(crate) fn start(flags: &[&str]) -> Result<Self> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            match Self::try_start(flags) {
+                // Somebody took a port between its choice and the server's start.
+                Err(error) if attempts < 5 && error.to_string().contains("ddress already in use") => {}
+                started => return started,
+            }
+        }
+    }
+
+    fn try_start(flags: &[&str]) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let flags: Vec<&str> =
             IDENTITY.into_iter().chain(["--unsafe-no-fsync"]).chain(flags.iter().copied()).collect();

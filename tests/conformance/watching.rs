@@ -142,6 +142,12 @@ impl Stream {
         self.seen.answers().len()
     }
 
+    /// Whether a key was deleted at a revision.
+    pub(crate) fn deletes_at(&self, revision: i64) -> bool {
+        let history = self.history();
+        history.iter().any(|event| modified(event) == revision && event.r#type() == EventType::Delete)
+    }
+
     /// All events so far, as the watcher of everything has them.
     pub(crate) fn history(&self) -> Vec<Event> {
         events(&self.seen.answers(), 0).map(|(_, event)| event.clone()).collect()

@@ -1,0 +1,324 @@
+//! Command lines for etcdctl, out of `commands.txt`, run against both servers.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use crate::fields::Fields;
+use crate::pair::Pair;
+use crate::rules::{Difference, Rules};
+
+const SCRIPT: &str = include_str!("commands.txt");
+
+/// How long a command may take that ends by itself, or a watcher to print what it has to.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One line of the script.
+struct Line {
+    number: usize,
+    arguments: Vec<String>,
+    input: String,
+    /// To be ended after so many lines of output.
+    until: Option<usize>,
+}
+
+/// What running the script found.
+#[derive(Default)]
+pub(crate) struct Report {
+    pub(crate) commands: usize,
+    pub(crate) failed: usize,
+}
+
+/// What a command did.
+struct Outcome {
+    /// It did not come to an end, or not to the lines that were to come.
+    late: bool,
+    output: String,
+    /// The last thing on standard error that is not a line of etcdctl's own log.
+    error: String,
+    code: Option<i32>,
+}
+
+/// One server, and the leases that it has granted, in the order of granting.
+struct Side {
+    endpoint: String,
+    leases: Vec<String>,
+}
+
+/// Runs the whole script.
+pub(crate) fn run(rules: &Rules) -> Result<Report> {
+    let mut report = Report::default();
+    for part in parts()? {
+        let pair = Pair::start(&[])?;
+        let side = |endpoint: String| Side { endpoint: endpoint.replace("http://", ""), leases: Vec::new() };
+        let (mut etcd, mut cairn) = (side(pair.etcd.endpoint()), side(pair.cairn.endpoint()));
+        for line in part {
+            report.commands += 1;
+            let (was, is) = std::thread::scope(|scope| {
+                let was = scope.spawn(|| etcd.run(&line));
+                let is = cairn.run(&line);
+                (was.join().expect("running a command does not panic"), is)
+            });
+            let (was, is) = (was?, is?);
+            let late = [was.late, is.late];
+            let (was, is) = (etcd.fields(&line, was), cairn.fields(&line, is));
+            let mut differences = rules.compare(&was, &is);
+            if late.contains(&true) {
+                let [etcd, cairn] = late.map(|late| if late { "waited in vain" } else { "" }.to_owned());
+                let place = format!("does not come to an end, or not to its lines: {was:?}");
+                differences.push(Difference { place, etcd, cairn });
+            }
+            if !differences.is_empty() {
+                report.failed += 1;
+                tell(&line, &differences);
+            }
+        }
+    }
+    Ok(report)
+}
+
+fn tell(line: &Line, differences: &[Difference]) {
+    println!("commands.txt:{}: {}", line.number, line.arguments.join(" "));
+    for difference in differences.iter().take(6) {
+        println!("   {difference}");
+    }
+}
+
+/// The script, cut where new servers are wanted.
+fn parts() -> Result<Vec<Vec<Line>>> {
+    let mut parts: Vec<Vec<Line>> = Vec::new();
+    for (at, text) in SCRIPT.lines().enumerate() {
+        let number = at + 1;
+        let wrong = || format!("commands.txt:{number}: {text}");
+        if let Some(input) = text.strip_prefix("  |") {
+            let line = parts.last_mut().and_then(|part| part.last_mut()).with_context(wrong)?;
+            line.input.push_str(input.strip_prefix(' ').unwrap_or(input));
+            line.input.push('\n');
+        } else if text.starts_with("== ") {
+            parts.push(Vec::new());
+        } else if !text.is_empty() && !text.starts_with('#') {
+            let (until, text) = match text.strip_prefix('[') {
+                Some(rest) => {
+                    let (count, text) = rest.split_once("] ").with_context(wrong)?;
+                    (Some(count.parse()?), text)
+                }
+                None => (None, text),
+            };
+            let arguments = words(text).with_context(wrong)?;
+            let line = Line { number, arguments, input: String::new(), until };
+            parts.last_mut().with_context(wrong)?.push(line);
+        }
+    }
+    Ok(parts)
+}
+
+/// Splits as a shell does, as far as quotes and the braces of leases go.
+fn words(text: &str) -> Option<Vec<String>> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for c in text.chars() {
+        match (quote, c) {
+            (Some(open), c) if c == open => {
+                quote = None;
+                if open == '}' {
+                    word.get_or_insert_default().push(c);
+                }
+            }
+            (Some(_), c) => word.get_or_insert_default().push(c),
+            (None, '\'') => {
+                quote = Some('\'');
+                word.get_or_insert_default();
+            }
+            (None, '{') => {
+                quote = Some('}');
+                word.get_or_insert_default().push('{');
+            }
+            (None, ' ') => words.extend(word.take()),
+            (None, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    quote.is_none().then_some(words)
+}
+
+impl Side {
+    fn run(&mut self, line: &Line) -> Result<Outcome> {
+        let binaries = tests::etcd_directory().context("CAIRN_ETCD_BIN_DIR is not set")?;
+        let arguments = line.arguments.iter().map(|argument| self.with_leases(argument));
+        let mut child = Command::new(binaries.join("etcdctl"))
+            .env("ETCDCTL_ENDPOINTS", &self.endpoint)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut input = child.stdin.take().context("a pipe")?;
+        // It may end without having read it.
+        let _ = input.write_all(line.input.as_bytes());
+        // A watcher that reads commands goes on until its input ends, so keep that.
+        let _input = line.until.map(|_| input);
+        let mut errors = child.stderr.take().context("a pipe")?;
+        let errors = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            let _ = errors.read_to_end(&mut all);
+            String::from_utf8_lossy(&all).into_owned()
+        });
+        let output = BufReader::new(child.stdout.take().context("a pipe")?);
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in output.split(b'\n').map_while(Result::ok) {
+                let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
+            }
+        });
+        let mut seen = Vec::new();
+        let mut late = false;
+        let ended = loop {
+            if line.until.is_some_and(|count| seen.len() >= count) {
+                break false;
+            }
+            match lines.recv_timeout(PATIENCE) {
+                Ok(line) => seen.push(line),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break true,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    late = true;
+                    break false;
+                }
+            }
+        };
+        if !ended {
+            child.kill()?;
+        }
+        let code = child.wait()?.code();
+        let Ok(errors) = errors.join() else { bail!("reading standard error panics") };
+        let own_log = |line: &&str| line.starts_with("{\"level\"") || line.trim().is_empty();
+        let error = errors.lines().rev().find(|line| !own_log(line)).unwrap_or_default().to_owned();
+        let outcome = Outcome { late, output: seen.join("\n"), error, code: code.filter(|_| ended) };
+        self.learn_lease(line, &outcome.output);
+        Ok(outcome)
+    }
+
+    /// Remembers the id that a grant has printed.
+    fn learn_lease(&mut self, line: &Line, output: &str) {
+        if !line.arguments.starts_with(&["lease".to_owned(), "grant".to_owned()]) {
+            return;
+        }
+        let decimal = |text: &str| text.parse::<i64>().ok().map(|id| format!("{id:x}"));
+        let json = serde_json::from_str::<Value>(output).ok();
+        let id = if let Some(id) = json.as_ref().and_then(|json| json.get("ID")?.as_i64()) {
+            decimal(&id.to_string())
+        } else if let Some(id) = output.lines().find_map(|line| line.strip_prefix("\"ID\" : ")) {
+            decimal(id)
+        } else {
+            output.strip_prefix("lease ").and_then(|rest| rest.split(' ').next()).map(str::to_owned)
+        };
+        self.leases.extend(id);
+    }
+
+    /// Puts this server's ids in.
+    fn with_leases(&self, argument: &str) -> String {
+        let leases = self.leases.iter().enumerate();
+        leases.fold(argument.to_owned(), |text, (at, id)| text.replace(&format!("{{lease {}}}", at + 1), id))
+    }
+
+    /// Takes what is this server's own out: its address and the ids of leases.
+    fn without_own(&self, text: &str) -> String {
+        let text = text.replace(&self.endpoint, "ENDPOINT");
+        self.leases.iter().enumerate().fold(text, |text, (at, id)| {
+            let decimal = i64::from_str_radix(id, 16).unwrap_or_default().to_string();
+            let name = format!("LEASE{}", at + 1);
+            text.replace(&decimal, &name).replace(id, &name)
+        })
+    }
+
+    /// What a command did as values with names, as the rules want them.
+    fn fields(&self, line: &Line, outcome: Outcome) -> Fields {
+        let command: Vec<&str> = line
+            .arguments
+            .iter()
+            .map(String::as_str)
+            .take_while(|word| word.chars().all(char::is_alphabetic))
+            .collect();
+        let words =
+            if matches!(command[..], ["endpoint" | "lease" | "member" | "alarm", _, ..]) { 2 } else { 1 };
+        let command = command[..words.min(command.len())].join(" ");
+        let output = self.without_own(&outcome.output);
+        let mut fields = read(&output);
+        fields.push(("error".to_owned(), without_durations(&self.without_own(&outcome.error))));
+        fields.push(("exit code".to_owned(), format!("{:?}", outcome.code)));
+        fields.into_iter().map(|(place, value)| (format!("etcdctl {command}: {place}"), value)).collect()
+    }
+}
+
+/// Takes output apart, whichever of etcdctl's formats it is in.
+fn read(output: &str) -> Fields {
+    let mut fields = Fields::new();
+    let documents: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(output).into_iter().collect();
+    match documents {
+        Ok(documents) if output.starts_with(['{', '[']) => {
+            documents
+                .iter()
+                .enumerate()
+                .for_each(|(at, json)| flatten(&format!("json {at}"), json, &mut fields));
+        }
+        _ => {
+            let mut heads: Vec<String> = Vec::new();
+            for (at, line) in output.lines().enumerate() {
+                let cells: Vec<&str> = match line.trim().strip_prefix('|') {
+                    Some(row) => row.trim_end_matches('|').split('|').map(str::trim).collect(),
+                    None => Vec::new(),
+                };
+                if line.starts_with("+-") {
+                    // The border is as long as the longest value.
+                } else if !cells.is_empty() && heads.is_empty() {
+                    heads = cells.into_iter().map(str::to_owned).collect();
+                } else if !cells.is_empty() {
+                    let named = heads.iter().zip(cells);
+                    fields
+                        .extend(named.map(|(head, cell)| (format!("column {head}, {at}"), cell.to_owned())));
+                } else if line.starts_with("ENDPOINT, ") {
+                    let cells = line.split(", ").enumerate();
+                    fields.extend(
+                        cells.map(|(cell, text)| (format!("line {at}, value {cell}"), text.to_owned())),
+                    );
+                } else if let Some((name, value)) = line.split_once("\" : ") {
+                    fields.push((format!("line {at}, {}", name.trim_start_matches('"')), value.to_owned()));
+                } else {
+                    fields.push((format!("line {at}"), without_durations(line)));
+                }
+            }
+        }
+    }
+    fields
+}
+
+fn flatten(place: &str, value: &Value, fields: &mut Fields) {
+    match value {
+        Value::Object(members) => {
+            members.iter().for_each(|(name, value)| flatten(&format!("{place}.{name}"), value, fields));
+        }
+        Value::Array(values) => {
+            values
+                .iter()
+                .enumerate()
+                .for_each(|(at, value)| flatten(&format!("{place}[{at}]"), value, fields));
+        }
+        value => fields.push((place.to_owned(), value.to_string())),
+    }
+}
+
+/// Words such as `took = 1.5ms` and `remaining(599s)` lose their number.
+fn without_durations(line: &str) -> String {
+    let mut line = line.to_owned();
+    for (marker, end) in [("took = ", None), ("took ", None), ("remaining(", Some("s)"))] {
+        if let Some((before, rest)) = line.split_once(marker) {
+            let after = end.and_then(|end| rest.split_once(end)).map_or("", |(_, after)| after);
+            line = format!("{before}{marker}DURATION {after}");
+        }
+    }
+    line
+}
