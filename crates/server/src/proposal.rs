@@ -18,6 +18,16 @@ impl RequestId {
         Self(count << 8 | shard as u64)
     }
 
+    /// Where a shard's count begins, out of a random number.
+    ///
+    /// Requests are held against `--max-request-bytes` with their names in them, so names must be as
+    /// long as etcd's, which begin with the low 16 bits of the member's id: ten bytes as a varint
+    /// where the first of these bits is set, nine where it is not.
+    pub(crate) fn first(random: u64, member: u64) -> u64 {
+        let count = random >> 10;
+        if member & 1 << 15 == 0 { count | 1 << 54 } else { count | 1 << 55 }
+    }
+
     /// The shard that asked.
     pub(crate) fn shard(self) -> usize {
         (self.0 & 0xff) as usize
@@ -38,6 +48,15 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn names_are_as_long_as_etcd_s() {
+        for random in [0, 1, u64::MAX / 3, u64::MAX] {
+            let name = |member| RequestId::new(RequestId::first(random, member), 0).0;
+            assert_eq!(name(0xb71f_7532_0dc0_6a6c).leading_zeros(), 1, "nine bytes of seven bits");
+            assert_eq!(name(0xb71f_7532_0dc0_8a6c).leading_zeros(), 0, "ten of them");
+        }
+    }
 
     #[test]
     fn every_request_of_every_shard_has_a_name_of_its_own() {

@@ -18,6 +18,7 @@ use crate::bootstrap::{self, Parts, StartError};
 use crate::config::Config;
 use crate::error::Error;
 use crate::member::Member;
+use crate::proposal::RequestId;
 use crate::shard::Shard;
 use crate::{CLUSTER_VERSION, apply_thread, clock_thread, compactor, flusher, wal_thread};
 
@@ -126,7 +127,7 @@ impl Server {
         for number in 0..self.member.shards() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (member, serve) = (Arc::clone(&self.member), serve.clone());
-            let first_request = random() >> 8;
+            let first_request = RequestId::first(random(), member.id());
             self.shards.push(self.spawn(&format!("shard-{number}"), move || -> Result<(), Error> {
                 let shard = Shard::serve(Arc::clone(&member), number, first_request);
                 runtime.block_on(async {
