@@ -172,6 +172,15 @@ fn refuse_foreign(config: &Config, member_dir: &Path) -> Result<(), StartError> 
         return Err(StartError::NotOurs(config.data_dir.clone(), what));
     }
     let bolt = member_dir.join("snap").join("db");
+    if bolt.exists() && config.backend_path().exists() {
+        let what = format!(
+            "etcd has been started on it since Cairn was: {} is etcd's. What etcd may have written to the log is \
+             not checked; if no client has used that etcd, move {} away and start again",
+            bolt.display(),
+            member_dir.join("snap").display()
+        );
+        return Err(StartError::NotOurs(config.data_dir.clone(), what));
+    }
     if bolt.exists() {
         let what = format!(
             "it belongs to etcd, whose database {} Cairn does not open in place; \

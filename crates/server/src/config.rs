@@ -1,6 +1,6 @@
 //! What a member is told at its start; flags, environment and YAML are the binary's.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Settings of one member. Field by field the flag of the same name decides it.
@@ -57,7 +57,12 @@ pub struct Config {
 impl Config {
     /// Where the WAL lies.
     pub fn wal_dir(&self) -> PathBuf {
-        self.wal_dir.clone().unwrap_or_else(|| self.data_dir.join("member").join("wal"))
+        match &self.wal_dir {
+            // A mere name has an empty parent, which nobody can open to make the name durable.
+            Some(name) if name.parent() == Some(Path::new("")) => Path::new(".").join(name),
+            Some(dir) => dir.clone(),
+            None => self.data_dir.join("member").join("wal"),
+        }
     }
 
     /// Whether the data directory holds a member already; what concerns the founding of a cluster

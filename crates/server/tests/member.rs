@@ -261,6 +261,20 @@ fn a_directory_that_is_not_ours_is_left_as_it_is() {
 }
 
 #[test]
+fn one_that_etcd_was_started_on_is_refused_until_its_file_is_out_of_the_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = config(directory.path());
+    run(settings.clone(), |_, _| async {});
+    let snap = settings.data_dir.join("member").join("snap");
+    fs::create_dir(&snap).unwrap();
+    fs::write(snap.join("db"), b"etcd's").unwrap();
+    let words = refused(settings.clone()).to_string();
+    assert!(words.contains("etcd has been started on it since Cairn was"), "{words}");
+    fs::rename(&snap, directory.path().join("away")).unwrap();
+    run(settings, |_, _| async {});
+}
+
+#[test]
 fn one_directory_has_one_member() {
     let directory = tempfile::tempdir().unwrap();
     let (failures, _failed) = unbounded_channel();
@@ -296,4 +310,12 @@ fn defragmentations_wait_for_each_other() {
     });
     assert_eq!(server.member().defragmenting(), 0);
     server.stop();
+}
+
+#[test]
+fn a_log_directory_may_be_a_mere_name() {
+    let named = |dir: &str| Config { wal_dir: Some(dir.into()), ..config(Path::new("x")) }.wal_dir();
+    assert_eq!(named("wal"), Path::new("./wal"));
+    assert_eq!(named("a/wal"), Path::new("a/wal"));
+    assert_eq!(named("/wal"), Path::new("/wal"));
 }
