@@ -60,6 +60,8 @@ pub struct Member {
     to_write: Vec<Persist>,
     to_apply: Vec<Vec<Entry>>,
     recovered: u64,
+    /// The machine failed in the middle of an entry: nothing can be applied after that.
+    broken: bool,
     /// What was written to the log in this life, by index, the newest where several were.
     written: Vec<(u64, Arc<[u8]>)>,
 }
@@ -121,6 +123,7 @@ impl Member {
             to_write: Vec::new(),
             to_apply: Vec::new(),
             recovered,
+            broken: false,
             written: Vec::new(),
         };
         // What is committed is applied first; then a lone voter need not wait for an election.
@@ -177,24 +180,31 @@ impl Member {
         Ok(())
     }
 
-    /// One turn of the thread that applies: everything that is committed, in runs of a few entries.
+    /// One turn of the thread that applies: everything that is committed, in runs of a few entries. If the
+    /// store fails in the background meanwhile, the turn ends as it would have.
     pub fn apply(&mut self) -> Result<(), Stopped> {
+        let mut background = Ok(());
         for entries in std::mem::take(&mut self.to_apply) {
             let mut rest = &entries[..];
             while !rest.is_empty() {
                 let take = (1 + self.random.below(4) as usize).min(rest.len());
                 let (run, later) = rest.split_at(take);
-                self.apply_run(run)?;
+                background = background.and(self.apply_run(run)?);
                 rest = later;
             }
         }
-        Ok(())
+        background
     }
 
-    fn apply_run(&mut self, run: &[Entry]) -> Result<(), Stopped> {
+    /// The error is the machine's; what became of the work in the background is inside.
+    fn apply_run(&mut self, run: &[Entry]) -> Result<Result<(), Stopped>, Stopped> {
         let mut told = None;
+        let mut background = Ok(());
         for entry in run {
-            let applied = self.machine.apply(entry, Duration::ZERO)?;
+            if self.broken {
+                return Err(Stopped("the machine failed before".into()));
+            }
+            let applied = self.machine.apply(entry, Duration::ZERO).inspect_err(|_| self.broken = true)?;
             if let Some(change) = applied.conf_change {
                 self.give(Input::ApplyConfChange(change.into()));
             }
@@ -202,13 +212,19 @@ impl Member {
             if entry.index.0 > self.recovered && applied.id != 0 {
                 told = Some(entry.index.0);
             }
+            // The threads in the background do not wait for a batch to end.
+            background = background.and(match self.random.below(16) {
+                0 => self.flush(),
+                1 => self.compact(),
+                _ => Ok(()),
+            });
         }
         self.machine.seal();
         self.give(Input::Applied(self.machine.applied().0));
         if let Some(index) = told {
             self.disk.acknowledge(index);
         }
-        Ok(())
+        Ok(background)
     }
 
     /// Turns until nothing waits.
