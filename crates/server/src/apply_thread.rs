@@ -9,9 +9,10 @@ use std::time::Instant;
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{AlarmRequest, AlarmType};
 use apply::Machine;
-use raft::Entry;
+use raft::{Entry, EntryKind};
 use watch::Batch;
 
+use crate::leases;
 use crate::mailbox::{EVENT_OVERHEAD, Mailbox};
 use crate::member::Member;
 use crate::proposal::{Answer, RequestId};
@@ -91,6 +92,10 @@ fn apply_run(
     for entry in run {
         let applied = machine.apply(entry, now)?;
         tally::applied(member.metrics(), &applied);
+        if entry.kind == EntryKind::Normal && entry.data.is_empty() {
+            // What a leader appends first (R2).
+            leases::term_begun(member, entry.term);
+        }
         if let Some(committed) = applied.events {
             outgoing.events.extend(committed.1);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use node::Proposal;
+use raft::Term;
 
 use crate::member::{MAX_GAP, Member};
 use crate::raft_driver::own_proposal;
@@ -51,14 +52,20 @@ pub(crate) fn tick(member: &Arc<Member>) {
     let _ = member.inbox().ask(&mut proposals, None);
 }
 
-/// A new leader's clock starts for every lease; one that leads no more stops expiring.
-pub(crate) fn change_of_leadership(member: &Arc<Member>, leading: bool) {
+/// Starts the clock of every lease once the first entry of this leader's own term is applied: only
+/// then is everything applied that earlier terms have said of leases. Sooner, a lease whose renewal
+/// cleared a checkpoint would be given what the checkpoint had left of it.
+pub(crate) fn term_begun(member: &Member, term: Term) {
     let mut lessor = member.lessor().lock();
-    if leading {
+    // Looked at under the lock: whoever leads no more says so before it takes the lock to demote.
+    if member.raft().is_leader() && member.raft().term() == term.0 && !lessor.is_primary() {
         lessor.promote(member.config().election_timeout, member.now());
-    } else {
-        lessor.demote();
     }
+}
+
+/// Stops the clocks: another member's count from now on.
+pub(crate) fn leads_no_more(member: &Member) {
+    member.lessor().lock().demote();
 }
 
 #[cfg(test)]

@@ -131,8 +131,8 @@ fn carry_out(member: &Arc<Member>, effect: Effect) {
             let leading = role == node::RoleKind::Leader;
             let led = member.raft().is_leader();
             member.raft().set_leader(term.0, leader, leading);
-            if leading != led {
-                leases::change_of_leadership(member, leading);
+            if led && !leading {
+                leases::leads_no_more(member);
             }
             tracing::info!(
                 "local-member-id" = format!("{:x}", member.id()),
