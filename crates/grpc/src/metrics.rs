@@ -159,9 +159,9 @@ impl Call<'_> {
         self.method.is_some()
     }
 
-    /// Counts the answer, and warns of one that took longer than `slow`. A refused call carries its
-    /// code in the headers; one that fails later, in a stream, counts as what it was when it began
-    /// to answer.
+    /// Counts the answer, and warns in etcd's words of one that took longer than `slow`. A refused
+    /// call carries its code in the headers; one that fails later, in a stream, counts as what it
+    /// was when it began to answer.
     pub(crate) fn finish(self, response: http::Response<Body>, slow: Duration) -> http::Response<Body> {
         let Some(method) = self.method else { return response };
         let [name, service, kind] = method.labels;
@@ -191,7 +191,7 @@ impl Call<'_> {
             tracing::warn!(
                 "time spent" = ?took,
                 "response type" = format!("/{service}/{name}"),
-                "request took longer than --warning-unary-request-duration"
+                "request stats"
             );
         }
         response

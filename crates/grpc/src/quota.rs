@@ -16,6 +16,11 @@ pub(crate) async fn check(member: &Arc<Member>, cost: u64) -> Result<(), Status>
     if member.has_room(cost) {
         return Ok(());
     }
+    let raised = member.alarms().get(AlarmType::Nospace.into()).any(|alarm| alarm.member_id == member.id());
+    if raised {
+        // One more entry in the log would only make a full disk fuller.
+        return Err(status::etcd(Etcd::NoSpace));
+    }
     let alarm = AlarmRequest {
         member_id: member.id(),
         action: AlarmAction::Activate.into(),

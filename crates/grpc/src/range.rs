@@ -17,6 +17,9 @@ use crate::status;
 /// requests to serve meanwhile.
 const LONG: usize = 1_001;
 
+/// The same for lists of so many bytes.
+const HEAVY: u64 = 64 << 20;
+
 /// `RangeResponse`, its keys as they are stored.
 pub(crate) struct RangeReply {
     header: ResponseHeader,
@@ -114,11 +117,26 @@ fn is_long(member: &Member, query: &RangeQuery) -> bool {
     if query.count_only || matches!(query.range, KeyRange::Key(_)) {
         return false;
     }
-    if query.enough() <= LONG {
+    let most = query.enough();
+    if most <= LONG && (query.keys_only || !is_heavy(member, most as u64)) {
         return false;
+    }
+    if query.revision > 0 {
+        // How many there were is not known without a walk.
+        return true;
     }
     let mut count = RangeQuery::new(query.range.clone());
     count.count_only = true;
     // An error here is found again, and told, by the read itself.
-    member.store().range(&count).is_ok_and(|counted| counted.count > LONG as i64)
+    member.store().range(&count).is_ok_and(|counted| {
+        let records = (counted.count as u64).min(most as u64);
+        records > LONG as u64 || !query.keys_only && is_heavy(member, records)
+    })
+}
+
+/// Whether so many records are likely to be too many bytes, as large as they are on average. Old
+/// versions make that an overestimate, which costs no more than a change of threads.
+fn is_heavy(member: &Member, records: u64) -> bool {
+    let average = member.backend().size_in_use() / member.store().live_keys().max(1);
+    average.saturating_mul(records) > HEAVY
 }
