@@ -162,8 +162,8 @@ impl Call<'_> {
     /// Counts the answer, and warns in etcd's words of one that took longer than `slow`. A refused
     /// call carries its code in the headers; one that fails later, in a stream, counts as what it
     /// was when it began to answer.
-    pub(crate) fn finish(self, response: http::Response<Body>, slow: Duration) -> http::Response<Body> {
-        let Some(method) = self.method else { return response };
+    pub(crate) fn finish(mut self, response: http::Response<Body>, slow: Duration) -> http::Response<Body> {
+        let Some(method) = self.method.take() else { return response };
         let [name, service, kind] = method.labels;
         let took = self.began.elapsed();
         let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok());
@@ -195,5 +195,33 @@ impl Call<'_> {
             );
         }
         response
+    }
+}
+
+impl Drop for Call<'_> {
+    /// A call that nobody finished was given up by its client.
+    fn drop(&mut self) {
+        if let Some(Method { labels: [name, service, kind], .. }) = self.method {
+            self.metrics.handled.with_label_values(&["Canceled", name, service, kind]).inc();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_that_starts_is_handled_once() {
+        let metrics = RpcMetrics::new(&Registry::new(), false);
+        let handled =
+            |code: &str| metrics.handled.with_label_values(&[code, "Put", "etcdserverpb.KV", "unary"]).get();
+        let put = || metrics.start("/etcdserverpb.KV/Put");
+        drop(put());
+        put().finish(http::Response::new(Body::empty()), Duration::MAX);
+        put().finish(tonic::Status::out_of_range("").into_http(), Duration::MAX);
+        drop(metrics.start("/etcdserverpb.KV/Guess"));
+        assert_eq!((handled("Canceled"), handled("OK"), handled("OutOfRange")), (1, 1, 1));
+        assert_eq!(metrics.methods["/etcdserverpb.KV/Put"].started.get(), 3);
     }
 }
