@@ -58,6 +58,9 @@ pub(crate) fn run(member: &Arc<Member>, mut wal: Wal) -> Result<(), wal::WalErro
         if let Some(index) = release {
             wal.release_to(index)?;
         }
+        // Everybody is answered: the moment to make the next segment, which a batch would otherwise
+        // wait for.
+        wal.prepare()?;
     }
     // What needed no sync of its own (a commit index) is on disk before a clean stop ends.
     wal.sync()
