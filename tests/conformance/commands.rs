@@ -207,7 +207,7 @@ impl Side {
         if !line.arguments.starts_with(&["lease".to_owned(), "grant".to_owned()]) {
             return;
         }
-        let decimal = |text: &str| text.parse::<i64>().ok().map(|id| format!("{id:x}"));
+        let decimal = |text: &str| text.parse::<i64>().ok().map(|id| format!("{id:016x}"));
         let json = serde_json::from_str::<Value>(output).ok();
         let id = if let Some(id) = json.as_ref().and_then(|json| json.get("ID")?.as_i64()) {
             decimal(&id.to_string())
@@ -248,7 +248,7 @@ impl Side {
         let command = command[..words.min(command.len())].join(" ");
         let output = self.without_own(&outcome.output);
         let mut fields = read(&output);
-        fields.push(("error".to_owned(), without_durations(&self.without_own(&outcome.error))));
+        fields.push(("error".to_owned(), without_chance(&self.without_own(&outcome.error))));
         fields.push(("exit code".to_owned(), format!("{:?}", outcome.code)));
         fields.into_iter().map(|(place, value)| (format!("etcdctl {command}: {place}"), value)).collect()
     }
@@ -288,7 +288,7 @@ fn read(output: &str) -> Fields {
                 } else if let Some((name, value)) = line.split_once("\" : ") {
                     fields.push((format!("line {at}, {}", name.trim_start_matches('"')), value.to_owned()));
                 } else {
-                    fields.push((format!("line {at}"), without_durations(line)));
+                    fields.push((format!("line {at}"), without_chance(line)));
                 }
             }
         }
@@ -311,14 +311,20 @@ fn flatten(place: &str, value: &Value, fields: &mut Fields) {
     }
 }
 
-/// Words such as `took = 1.5ms` and `remaining(599s)` lose their number.
-fn without_durations(line: &str) -> String {
+/// Words such as `took = 1.5ms` and `remaining(599s)` lose their number, and the keys of a lease the
+/// order in which a map of etcd's has them.
+fn without_chance(line: &str) -> String {
     let mut line = line.to_owned();
     for (marker, end) in [("took = ", None), ("took ", None), ("remaining(", Some("s)"))] {
         if let Some((before, rest)) = line.split_once(marker) {
             let after = end.and_then(|end| rest.split_once(end)).map_or("", |(_, after)| after);
             line = format!("{before}{marker}DURATION {after}");
         }
+    }
+    if let Some((before, keys)) = line.split_once("attached keys([") {
+        let mut keys: Vec<&str> = keys.trim_end_matches("])").split(' ').collect();
+        keys.sort_unstable();
+        line = format!("{before}attached keys {}", keys.join(" "));
     }
     line
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::call::{Call, SERVER_CHOSEN, Watch};
 use crate::dice::Dice;
+use crate::edges;
 use crate::sequence::Known;
 
 /// So few that they meet each other, with the smallest and the largest there is among them. No more
@@ -26,9 +27,11 @@ const LARGE: usize = 4096;
 /// How deep transactions are nested.
 const DEPTH: usize = 3;
 
-/// The requests of one seed.
+/// The requests of one seed. Those of seed 0 begin with [`edges`].
 pub(crate) struct Generator {
     dice: Dice,
+    /// What comes before anything is left to chance.
+    script: std::vec::IntoIter<Call>,
     /// Ids that servers choose differ, and so does the hash of keys with such leases: a sequence
     /// has either.
     attach_server_chosen: bool,
@@ -45,10 +48,14 @@ impl Generator {
     pub(crate) fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let watches = dice.pick(&[0, 10, 40]);
-        Self { dice, attach_server_chosen: seed % 4 == 3, watches, alarm: None, deletes: false }
+        let script = if seed == 0 { edges::calls() } else { Vec::new() }.into_iter();
+        Self { script, dice, attach_server_chosen: seed % 4 == 3, watches, alarm: None, deletes: false }
     }
 
     pub(crate) fn next(&mut self, known: &Known) -> Call {
+        if let Some(call) = self.script.next() {
+            return call;
+        }
         if let Some((alarm, left)) = &mut self.alarm {
             if *left == 0 {
                 let alarm = *alarm;
@@ -245,8 +252,8 @@ impl Generator {
         let id = self.dice.pick(&[0, 0, 1, 2, 77, i64::MAX]);
         // Far apart, so that a list in the order of expiry is the same whatever time takes.
         let ttl = self.dice.pick(&[600, 6_000, 60_000, 9_000_000_000, 9_000_000_001, 0, -1]);
-        // Nothing is granted for next to no time here: it might expire in between.
         let ttl = if ttl <= 0 && self.dice.percent(90) { 600 } else { ttl };
+        // What would expire soon is revoked at once, which takes a known id.
         let id = if ttl <= 0 { i64::MAX } else { id };
         Call::LeaseGrant(LeaseGrantRequest { ttl, id })
     }

@@ -14,6 +14,7 @@
 mod call;
 mod commands;
 mod dice;
+mod edges;
 mod fields;
 mod generate;
 mod pair;

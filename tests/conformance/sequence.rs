@@ -136,6 +136,14 @@ impl Run<'_> {
                 }
                 let (cairn, found) = self.send(call).await;
                 differences.extend(found);
+                if let Call::LeaseGrant(request) = call
+                    && request.ttl < 60
+                {
+                    // It would end at some time during the sequence, at another on each server.
+                    let (_, found) =
+                        self.send(&Call::LeaseRevoke(LeaseRevokeRequest { id: request.id })).await;
+                    differences.extend(found);
+                }
                 if let Call::Range(request) = call {
                     differences.extend(self.stream(request, &cairn).await);
                 }
@@ -355,7 +363,7 @@ pub(crate) async fn run_all(
     mut report: impl FnMut(u64, Result<Report>),
 ) {
     // Starting etcd is mostly waiting, so a few more than there are processors.
-    const AT_ONCE: usize = 4;
+    const AT_ONCE: usize = 8;
     let runs = seeds.map(|seed| async move { (seed, run(seed, operations, rules, false).await) });
     let mut runs = std::pin::pin!(futures(runs, AT_ONCE));
     while let Some((seed, ended)) = runs.next().await {
