@@ -21,6 +21,9 @@ use crate::{endpoints, peer};
 /// How long open connections have to end once the member stops.
 const FAREWELL: Duration = Duration::from_millis(500);
 
+/// The rests after failures to accept, Go's: the first, doubled each time up to the last.
+const RESTS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
+
 /// How HTTP/2 is spoken.
 #[derive(Clone, Debug)]
 pub struct Http2 {
@@ -178,14 +181,20 @@ impl Gateway {
                 return;
             }
         };
+        let (first, last) = RESTS;
+        let mut rest = first;
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted.and_then(|(stream, _)| stream.into_std()) {
-                    Ok(stream) => take(stream),
+                    Ok(stream) => {
+                        rest = first;
+                        take(stream);
+                    }
                     Err(error) => {
-                        // Out of file descriptors, most likely: more will be free soon.
-                        tracing::warn!(%error, "failed to accept a connection");
-                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        // Out of file descriptors, most likely: more will be free, but nobody knows when.
+                        tracing::warn!(%error, "retry-in" = ?rest, "failed to accept a connection");
+                        tokio::time::sleep(rest).await;
+                        rest = (rest * 2).min(last);
                     }
                 },
                 () = self.0.member.stopping() => return,
