@@ -22,6 +22,7 @@ use crate::{Flushed, Options, Storage};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, RwLock};
 use redb::{Database, ReadableTable};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -408,10 +409,17 @@ impl Backend {
         self.shared.consistent.lock().clone()
     }
 
-    /// Bytes of the file, or of what is in use where the buffer already holds more.
+    /// Bytes that the file takes on the disk, or that are in use where the buffer already holds more.
+    ///
+    /// redb doubles its file as it grows and leaves the new half unwritten, so its length says little
+    /// about the disk; where there is a file, its allocated blocks are asked for.
     pub fn size(&self) -> u64 {
-        let length = self.shared.picture.read().durable.length.load(Ordering::Relaxed);
-        length.max(self.size_in_use())
+        let allocated = self.shared.path.as_deref().and_then(|path| std::fs::metadata(path).ok());
+        let size = match allocated {
+            Some(metadata) => metadata.blocks() * 512,
+            None => self.shared.picture.read().durable.length.load(Ordering::Relaxed),
+        };
+        size.max(self.size_in_use())
     }
 
     /// Bytes of live data, buffered rows included: keys, values and their place in a page. This

@@ -15,6 +15,7 @@ use redb::{Builder, Database, ReadOnlyDatabase, ReadTransaction, ReadableDatabas
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -36,6 +37,9 @@ pub(crate) fn sibling(path: &Path, suffix: &str) -> PathBuf {
 
 pub(crate) const CREATING: &str = ".creating";
 pub(crate) const COPYING: &str = ".defragmenting";
+
+/// Only the owner may read what clients stored.
+const FILE_MODE: u32 = 0o600;
 
 pub(crate) fn open_file(path: &Path, cache: usize) -> Result<Opened, Error> {
     let opened = match File::open(path) {
@@ -82,7 +86,7 @@ pub(crate) fn open_custom(disk: Box<dyn StorageBackend>, cache: usize) -> Result
 
 /// Creates a store at `path`, which must not exist, complete and durable but for its name.
 pub(crate) fn create_at(path: &Path, cache: usize) -> Result<Opened, Error> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(FILE_MODE).open(path);
     let file = file.map_err(|error| io_failed("cannot create", path, &error))?;
     let opened = open_medium(file_medium(file)?, cache)?;
     initialize(&opened.database)?;
