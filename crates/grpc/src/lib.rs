@@ -2,7 +2,7 @@
 //!
 //! [`Services`] takes every gRPC request of a connection. Two calls do not go through the generated
 //! services, because their answers are written from parts that exist in wire form already: `Range`
-//! ([`range`]) and `Watch` ([`watch`]). Everything else is a trait of `api` with an implementation
+//! (module `range`) and `Watch` (module `watch`). Everything else is a trait of `api` with an implementation
 //! in the module of its service's name.
 //!
 //! | module | what it serves |
