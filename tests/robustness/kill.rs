@@ -82,9 +82,11 @@ impl Writer {
             }
             (5, _) => {
                 let id = (self.number + 1) * 1_000_000 + turn;
-                self.attempt.leases.insert(id);
-                client.lease_grant(600, Some(LeaseGrantOptions::new().with_id(id))).await?;
-                self.state = self.attempt.clone();
+                // It is there already if the server died between the grant and what follows.
+                if self.attempt.leases.insert(id) {
+                    client.lease_grant(600, Some(LeaseGrantOptions::new().with_id(id))).await?;
+                    self.state = self.attempt.clone();
+                }
                 let key = self.key(format!("leased{}", turn % 5));
                 self.attempt.keys.insert(key.clone(), (turn.to_string(), id));
                 let put = TxnOp::put(key, turn.to_string(), Some(PutOptions::new().with_lease(id)));
@@ -202,6 +204,10 @@ async fn nothing_acknowledged_is_lost_and_nothing_is_done_twice() -> Result<()> 
         let mut client = server.client().await?;
         let mut hashed = None;
         while round.done.load(Ordering::Relaxed) < enough {
+            assert!(
+                running.iter().any(|writer| !writer.is_finished()),
+                "round {number}: every writer was refused"
+            );
             let revision = round.revision.load(Ordering::Relaxed);
             hashed = hash(&mut client, revision).await.ok().filter(|_| revision > 0).or(hashed);
         }

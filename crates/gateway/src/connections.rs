@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tonic::body::Body;
 
 use crate::listen::Listeners;
+use crate::traffic::Counted;
 use crate::{endpoints, peer};
 
 /// How long open connections have to end once the member stops.
@@ -119,6 +120,12 @@ impl Gateway {
             let gateway = gateway.clone();
             async move { Ok::<http::Response<Body>, Infallible>(gateway.answer(request).await) }
         });
+        let metrics = self.0.member.metrics();
+        let stream = Counted {
+            inner: stream,
+            received: metrics.client_received.clone(),
+            sent: metrics.client_sent.clone(),
+        };
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = open.watch(connection);
         tokio::spawn(async move {

@@ -12,6 +12,7 @@
 //! | `connections` | accepting, dealing out, serving, and ending in order |
 //! | `endpoints` | paths of the client port |
 //! | `health` | what makes a member healthy, in etcd's words |
+//! | `traffic` | the count of bytes |
 //! | `peer` | paths of the peer port, as far as one member has them |
 
 mod connections;
@@ -19,6 +20,7 @@ mod endpoints;
 mod health;
 mod listen;
 mod peer;
+mod traffic;
 
 pub use connections::{Gateway, Http2};
 pub use listen::{Listeners, bind};

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use apply::Failure;
 use mvcc::ProgressState;
@@ -27,6 +27,12 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), Failure
             ProgressState::Done => {
                 if member.compaction().finish(revision) {
                     member.metrics().compaction_total.observe(started.elapsed().as_secs_f64() * 1e3);
+                    if let Ok(now) = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH) {
+                        member
+                            .metrics()
+                            .compaction_last
+                            .set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+                    }
                     give_space_back(member)?;
                 }
                 member.compaction().wait_for_request(LOOK);

@@ -35,6 +35,9 @@ pub(crate) const MAX_GAP: u64 = 5_000;
 /// How often a defragmentation looks whether the one before it has ended.
 const BUSY_LOOK: Duration = Duration::from_millis(20);
 
+/// A read that waits longer for its round counts as slow (etcd's number).
+const SLOW_READ: Duration = Duration::from_secs(1);
+
 /// The allowance for what surrounds a request's own bytes in gRPC (etcd's `grpcOverheadBytes`).
 pub const REQUEST_OVERHEAD: usize = 512 * 1024;
 
@@ -276,7 +279,11 @@ impl Member {
     /// Waits until everything that was committed when this was called can be read here (ReadIndex,
     /// thesis §6.4).
     pub async fn linearize(&self) -> Result<(), Error> {
+        let asked = Instant::now();
         let confirmed = Shard::with(Shard::read)?.await.unwrap_or(Err(Error::Stopped));
+        if asked.elapsed() > SLOW_READ {
+            self.metrics.slow_read_indexes.inc();
+        }
         if confirmed.is_err() {
             self.metrics.read_indexes_failed.inc();
         }

@@ -3,7 +3,7 @@
 //! Counters and histograms are moved where the thing happens. Gauges that merely repeat a number
 //! that lives elsewhere are read at scrape time, so nothing has to keep them up to date.
 
-use api::etcdserverpb::TxnResponse;
+use api::etcdserverpb::{AlarmType, TxnResponse};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry, TextEncoder,
 };
@@ -49,6 +49,16 @@ pub struct Metrics {
     pub leases_renewed: IntCounter,
     /// Revocations proposed because a lease had expired.
     pub leases_expired: IntCounter,
+    /// The times to live that leases were granted, seconds.
+    pub lease_ttl: Histogram,
+    /// Reads that waited for their round longer than a second.
+    pub slow_read_indexes: IntCounter,
+    /// When the last compaction was over, seconds since 1970.
+    pub compaction_last: IntGauge,
+    /// Bytes received on client connections.
+    pub client_received: IntCounter,
+    /// Bytes sent on client connections.
+    pub client_sent: IntCounter,
     /// Rows that compaction took away.
     pub compacted_keys: IntCounter,
     /// Time of whole compactions, milliseconds.
@@ -151,6 +161,24 @@ impl Metrics {
             leases_renewed: make
                 .counter("etcd_debugging_lease_renewed_total", "Leases renewed by this leader."),
             leases_expired: make.counter("etcd_debugging_server_lease_expired_total", "Leases that expired."),
+            lease_ttl: make.histogram(
+                "etcd_debugging_lease_ttl_total",
+                "Times to live that leases were granted, in seconds.",
+                1.0,
+                24,
+            ),
+            slow_read_indexes: make
+                .counter("etcd_server_slow_read_indexes_total", "Reads that waited long for their round."),
+            compaction_last: make.gauge(
+                "etcd_debugging_mvcc_db_compaction_last",
+                "When the last compaction was over, in seconds since 1970.",
+            ),
+            client_received: make.counter(
+                "etcd_network_client_grpc_received_bytes_total",
+                "Bytes received on client connections.",
+            ),
+            client_sent: make
+                .counter("etcd_network_client_grpc_sent_bytes_total", "Bytes sent on client connections."),
             compacted_keys: make.counter(
                 "etcd_debugging_mvcc_db_compaction_keys_total",
                 "Versions that compaction took away.",
@@ -264,6 +292,14 @@ fn read_elsewhere(member: &Member) -> Registry {
         "Bytes of the backend that hold data.",
         member.backend().size_in_use() as f64,
     );
+    gauge(
+        "etcd_debugging_mvcc_range_total",
+        "Ranges seen by this member.",
+        member.metrics().ranges.get() as f64,
+    );
+    if let Some(alarms) = alarms(member) {
+        registry.register(Box::new(alarms)).expect("a metric name used once");
+    }
     labelled("etcd_server_id", "This member's id.", "server_id", &format!("{:x}", member.id()));
     labelled("etcd_server_version", "The etcd version whose API is served.", "server_version", ETCD_VERSION);
     labelled("cairn_server_version", "Cairn's own version.", "server_version", env!("CARGO_PKG_VERSION"));
@@ -274,4 +310,17 @@ fn read_elsewhere(member: &Member) -> Registry {
     }
     crate::process::gauges(&gauge);
     registry
+}
+
+/// One sample for each alarm in force, as etcd has it; none of them where there is no alarm.
+fn alarms(member: &Member) -> Option<GaugeVec> {
+    let options = Opts::new("etcd_debugging_server_alarms", "Alarms in force, by member and type.");
+    let gauges = GaugeVec::new(options, &["server_id", "alarm_type"]).expect("a valid metric name");
+    let mut any = false;
+    for alarm in member.alarms().get(AlarmType::None.into()) {
+        let kind = AlarmType::try_from(alarm.alarm).unwrap_or(AlarmType::None);
+        gauges.with_label_values(&[format!("{:x}", alarm.member_id).as_str(), kind.as_str_name()]).set(1.0);
+        any = true;
+    }
+    any.then_some(gauges)
 }

@@ -56,7 +56,10 @@ pub(crate) fn applied(metrics: &Metrics, applied: &Applied) {
         Body::Put(_) => tally.puts = 1,
         Body::DeleteRange(_) => tally.deletes = 1,
         Body::Txn(response) => tally.add(response),
-        Body::LeaseGrant(_) => metrics.leases_granted.inc(),
+        Body::LeaseGrant(grant) => {
+            metrics.leases_granted.inc();
+            metrics.lease_ttl.observe(grant.ttl as f64);
+        }
         Body::LeaseRevoke(_) => {
             metrics.leases_revoked.inc();
             tally.deletes = applied.events.as_ref().map_or(0, |(_, events)| events.len() as u64);
