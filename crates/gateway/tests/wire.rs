@@ -20,31 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 
 fn config(directory: &Path) -> Config {
-    Config {
-        name: "default".into(),
-        data_dir: directory.join("data"),
-        wal_dir: None,
-        peer_urls: vec!["http://localhost:2380".into()],
-        client_urls: vec!["http://localhost:2379".into()],
-        cluster_token: "etcd-cluster".into(),
-        heartbeat: Duration::from_millis(100),
-        election_timeout: Duration::from_secs(1),
-        pre_vote: true,
-        snapshot_count: 10_000,
-        catchup_entries: 5_000,
-        quota_bytes: 0,
-        max_txn_ops: 128,
-        max_request_bytes: 10_000,
-        compaction_batch: 1_000,
-        compaction_sleep: Duration::from_millis(1),
-        progress_interval: Duration::from_secs(600),
-        warning_apply: Duration::from_secs(10),
-        warning_request: Duration::from_secs(10),
-        max_learners: 1,
-        extensive_metrics: false,
-        no_fsync: true,
-        shards: 2,
-    }
+    Config { max_request_bytes: 10_000, no_fsync: true, shards: 2, ..Config::new(directory.join("data")) }
 }
 
 /// Runs `work` with a channel to a member, and stops the member: in the middle of it if `work` says

@@ -55,6 +55,35 @@ pub struct Config {
 }
 
 impl Config {
+    /// What etcd's flags come to when none is given, but for the data directory; one thread serves.
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self {
+            name: "default".to_owned(),
+            data_dir,
+            wal_dir: None,
+            peer_urls: vec!["http://localhost:2380".to_owned()],
+            client_urls: vec!["http://localhost:2379".to_owned()],
+            cluster_token: "etcd-cluster".to_owned(),
+            heartbeat: Duration::from_millis(100),
+            election_timeout: Duration::from_secs(1),
+            pre_vote: true,
+            snapshot_count: 10_000,
+            catchup_entries: 5_000,
+            quota_bytes: 0,
+            max_txn_ops: 128,
+            max_request_bytes: 1_572_864,
+            compaction_batch: 1_000,
+            compaction_sleep: Duration::from_millis(10),
+            progress_interval: Duration::from_secs(600),
+            warning_apply: Duration::from_millis(100),
+            warning_request: Duration::from_millis(300),
+            max_learners: 1,
+            extensive_metrics: false,
+            no_fsync: false,
+            shards: 1,
+        }
+    }
+
     /// Where the WAL lies.
     pub fn wal_dir(&self) -> PathBuf {
         match &self.wal_dir {

@@ -21,30 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A member with so many mailboxes, for tests to empty in place of its runtime threads.
 fn config(directory: &Path, shards: usize) -> Config {
     Config {
-        name: "default".into(),
-        data_dir: directory.join("data"),
-        wal_dir: None,
-        peer_urls: vec!["http://localhost:2380".into()],
-        client_urls: vec!["http://localhost:2379".into()],
-        cluster_token: "etcd-cluster".into(),
         // The clock's ticks turn raft too, and would hide a letter that is left lying.
         heartbeat: Duration::from_secs(3_600),
         election_timeout: Duration::from_secs(36_000),
-        pre_vote: true,
-        snapshot_count: 10_000,
-        catchup_entries: 5_000,
-        quota_bytes: 0,
-        max_txn_ops: 128,
-        max_request_bytes: 1_572_864,
-        compaction_batch: 1_000,
         compaction_sleep: Duration::from_millis(1),
-        progress_interval: Duration::from_secs(600),
-        warning_apply: Duration::from_secs(10),
-        warning_request: Duration::from_secs(10),
-        max_learners: 1,
-        extensive_metrics: false,
         no_fsync: true,
         shards,
+        ..Config::new(directory.join("data"))
     }
 }
 

@@ -16,29 +16,9 @@ const SHARDS: usize = 3;
 
 fn config(directory: &Path) -> Config {
     Config {
-        name: "default".into(),
-        data_dir: directory.join("data"),
-        wal_dir: None,
-        peer_urls: vec!["http://localhost:2380".into()],
-        client_urls: vec!["http://localhost:2379".into()],
-        cluster_token: "etcd-cluster".into(),
-        heartbeat: Duration::from_millis(100),
-        election_timeout: Duration::from_secs(1),
-        pre_vote: true,
-        snapshot_count: 10_000,
-        catchup_entries: 5_000,
-        quota_bytes: 0,
-        max_txn_ops: 128,
-        max_request_bytes: 1_572_864,
-        compaction_batch: 1_000,
         compaction_sleep: Duration::from_millis(1),
-        progress_interval: Duration::from_secs(600),
-        warning_apply: Duration::from_secs(10),
-        warning_request: Duration::from_secs(10),
-        max_learners: 1,
-        extensive_metrics: false,
-        no_fsync: false,
         shards: SHARDS,
+        ..Config::new(directory.join("data"))
     }
 }
 
