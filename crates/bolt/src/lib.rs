@@ -1,0 +1,2 @@
+//! etcd's snapshot file, read and written: a bbolt database.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! etcd's peer protocol: message and append streams, pipeline, snapshot transfer, probing.

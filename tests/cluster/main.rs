@@ -1,0 +1,1 @@
+//! A cluster of real processes, broken in every way that processes and networks break.
