@@ -11,7 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::config::url::{self, Url};
-use crate::config::{Config, Metrics};
+use crate::config::{ClusterState, Config, Metrics};
 use crate::logging;
 use crate::note::{self, Level, Note};
 
@@ -96,7 +96,19 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
         wal_dir: config.wal_dir.clone(),
         peer_urls: url::strings(&config.advertise_peer_urls),
         client_urls: url::strings(&config.advertise_client_urls),
+        initial_cluster: std::collections::BTreeMap::new(),
+        cluster_state: match config.initial_cluster_state {
+            ClusterState::New => server::ClusterState::New,
+            ClusterState::Existing => server::ClusterState::Existing,
+        },
         cluster_token: config.initial_cluster_token.clone(),
+        force_new_cluster: false,
+        initial_election_tick_advance: true,
+        strict_reconfig_check: config.strict_reconfig_check,
+        raft_read_timeout: Duration::from_secs(5),
+        raft_write_timeout: Duration::from_secs(5),
+        bootstrap_timeout: Duration::from_secs(1),
+        ready_timeout: Duration::from_secs(5),
         heartbeat: config.heartbeat_interval,
         election_timeout: config.election_timeout(),
         pre_vote: config.pre_vote,
@@ -118,6 +130,7 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
     if !settings.holds_member() {
         let cluster = config.bootstrap()?;
         settings.peer_urls = url::strings(&cluster.peer_urls);
+        settings.initial_cluster.insert(cluster.name.clone(), settings.peer_urls.clone());
         logging::note(
             &Note::new(Level::Info, "beginning a new cluster")
                 .text("name", &cluster.name)

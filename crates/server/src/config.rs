@@ -1,7 +1,18 @@
 //! What a member is told at its start; flags, environment and YAML are the binary's.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+/// `--initial-cluster-state`: what an empty data directory is the beginning of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClusterState {
+    /// A new cluster.
+    #[default]
+    New,
+    /// A new member of an existing cluster.
+    Existing,
+}
 
 /// Settings of one member. Field by field the flag of the same name decides it.
 #[derive(Clone, Debug)]
@@ -16,8 +27,30 @@ pub struct Config {
     pub peer_urls: Vec<String>,
     /// `--advertise-client-urls`.
     pub client_urls: Vec<String>,
+    /// `--initial-cluster`: the peer URLs of each member by its name, this one's too. Looked at only
+    /// where the data directory holds no member yet.
+    pub initial_cluster: BTreeMap<String, Vec<String>>,
+    /// `--initial-cluster-state`; looked at likewise.
+    pub cluster_state: ClusterState,
     /// `--initial-cluster-token`: part of the cluster's id.
     pub cluster_token: String,
+    /// `--force-new-cluster`: drop what is not committed, and all other members.
+    pub force_new_cluster: bool,
+    /// `--initial-election-tick-advance`: whoever starts among reachable peers waits for one
+    /// heartbeat of a leader, and not for a whole election timeout, before it campaigns.
+    pub initial_election_tick_advance: bool,
+    /// `--strict-reconfig-check`: refuse changes of members that would cost the quorum.
+    pub strict_reconfig_check: bool,
+    /// `--raft-read-timeout`: silence on a peer's connection after which it is dropped.
+    pub raft_read_timeout: Duration,
+    /// `--raft-write-timeout`: the time that a peer's connection has to take what is written.
+    pub raft_write_timeout: Duration,
+    /// `--bootstrap-timeout`: how long the founder of a cluster waits for what another member knows
+    /// of it.
+    pub bootstrap_timeout: Duration,
+    /// How long a member without a leader keeps clients waiting at its start (etcd's
+    /// `--wait-cluster-ready-timeout`).
+    pub ready_timeout: Duration,
     /// `--heartbeat-interval`: one tick of the raft clock.
     pub heartbeat: Duration,
     /// `--election-timeout`.
@@ -62,6 +95,18 @@ impl Config {
             data_dir,
             wal_dir: None,
             peer_urls: vec!["http://localhost:2380".to_owned()],
+            initial_cluster: BTreeMap::from([(
+                "default".to_owned(),
+                vec!["http://localhost:2380".to_owned()],
+            )]),
+            cluster_state: ClusterState::New,
+            force_new_cluster: false,
+            initial_election_tick_advance: true,
+            strict_reconfig_check: true,
+            raft_read_timeout: Duration::from_secs(5),
+            raft_write_timeout: Duration::from_secs(5),
+            bootstrap_timeout: Duration::from_secs(1),
+            ready_timeout: Duration::from_secs(5),
             client_urls: vec!["http://localhost:2379".to_owned()],
             cluster_token: "etcd-cluster".to_owned(),
             heartbeat: Duration::from_millis(100),

@@ -58,7 +58,7 @@ mod wal_thread;
 mod watching;
 
 pub use bootstrap::StartError;
-pub use config::Config;
+pub use config::{ClusterState, Config};
 pub use error::Error;
 pub use identity::{cluster_id, member_id};
 pub use member::{Member, REQUEST_OVERHEAD};
