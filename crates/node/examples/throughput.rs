@@ -14,7 +14,8 @@ fn main() -> Result<(), Error> {
     node.handle(Input::Campaign, &mut effects);
     let start = std::time::Instant::now();
     for batch in 0..BATCHES {
-        let proposal = |id| Proposal { id, kind: EntryKind::Normal, data: vec![7; 300].into() };
+        let proposal =
+            |id| Proposal { id, kind: EntryKind::Normal, data: vec![7; 300].into(), only_in: None };
         node.handle(Input::Propose((0..BATCH).map(proposal).collect()), &mut effects);
         node.handle(Input::ReadIndex(ReadId(batch)), &mut effects);
         while !effects.is_empty() {

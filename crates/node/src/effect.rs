@@ -1,8 +1,8 @@
 //! What goes into a node and what comes out of it.
 
 use raft::{
-    ConfChangeV2, ConfState, DropReason, Entry, Index, Message, NodeId, Persist, PersistId, Proposal, ReadId,
-    RoleKind, Snapshot, Term,
+    ConfChangeV2, ConfState, DropReason, Entry, Index, LogRead, Message, NodeId, Persist, PersistId,
+    Proposal, ReadId, RoleKind, Snapshot, Term,
 };
 
 /// Something happened.
@@ -33,6 +33,21 @@ pub enum Input {
     Campaign,
     /// Hand leadership over to this member.
     TransferLeader(NodeId),
+    /// The process of this member has ended: its connections closed, and new ones are refused. A
+    /// hint: nobody's safety rests on it, but a leader that is gone is replaced without waiting for
+    /// its silence to grow long.
+    LeaderGone(NodeId),
+    /// What [`Effect::ReadLog`] asked for.
+    LogRead {
+        /// For whom.
+        to: NodeId,
+        /// As it was asked.
+        after: Index,
+        /// The term of the entry there.
+        after_term: Term,
+        /// What follows it; nothing if the log on disk has let go of it.
+        entries: Vec<Entry>,
+    },
     /// Messages to this member seem to be lost.
     Unreachable(NodeId),
     /// The snapshot that [`Effect::MakeSnapshot`] asked for; its body may travel by another road.
@@ -87,6 +102,9 @@ pub enum Effect {
         /// Why.
         reason: DropReason,
     },
+    /// That member needs entries that memory no longer has: read them from the disk and answer with
+    /// [`Input::LogRead`]. All of them are durable, applied, and final.
+    ReadLog(LogRead),
     /// That member is too far behind for the log: answer with [`Input::Snapshot`], or with
     /// [`Input::SnapshotSent`] if none can be made.
     MakeSnapshot {

@@ -57,6 +57,10 @@ impl Node {
             }
             Input::Campaign => self.raft.campaign(),
             Input::TransferLeader(to) => self.raft.transfer_leader(to),
+            Input::LeaderGone(id) => self.raft.leader_gone(id),
+            Input::LogRead { to, after, after_term, entries } => {
+                self.raft.provide_log(to, after, after_term, entries);
+            }
             Input::Unreachable(id) => self.raft.report_unreachable(id),
             Input::Snapshot { to, snapshot } => self.raft.provide_snapshot(to, snapshot),
             Input::SnapshotSent { to, arrived } => self.raft.report_snapshot(to, arrived),
@@ -112,6 +116,7 @@ impl Node {
             ReadOutcome::Dropped { id } => Effect::ReadDropped { id },
         }));
         effects.extend(ready.dropped.into_iter().map(|(id, reason)| Effect::Dropped { id, reason }));
+        effects.extend(ready.log_reads.into_iter().map(Effect::ReadLog));
         effects.extend(ready.snapshots_wanted.into_iter().map(|to| Effect::MakeSnapshot { to }));
         if let Some(SoftState { leader, role, term }) = ready.soft_state {
             effects.push(Effect::SoftState { leader, role, term });

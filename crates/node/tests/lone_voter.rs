@@ -39,7 +39,8 @@ fn leads_and_commits_only_what_is_durable() {
 
     assert!(handle(&mut node, Input::ReadIndex(ReadId(1))).is_empty(), "held until the no-op commits");
 
-    let proposals = (0..3).map(|id| Proposal { id, kind: EntryKind::Normal, data: [7; 4].into() });
+    let proposals =
+        (0..3).map(|id| Proposal { id, kind: EntryKind::Normal, data: [7; 4].into(), only_in: None });
     let effects = handle(&mut node, Input::Propose(proposals.collect()));
     assert_eq!(persists(&effects)[0].entries.len(), 3);
     assert_eq!(applied(&effects), []);

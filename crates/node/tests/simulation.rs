@@ -72,10 +72,10 @@ fn live(world: &mut World, ticks: u64) {
         }
         world.step();
     }
-    // The narrowest window lets one entry through per round trip, and a member may have joined just
+    // The narrowest window lets one entry through per round trip and look at the disk, and a member may have joined just
     // now: it gets time for the whole log.
     let whole = world.servers[&leader].node.as_ref().unwrap().status().last.0;
-    for _ in 0..4 * whole {
+    for _ in 0..6 * whole {
         world.step();
     }
     let after = world.checker.committed.len();

@@ -61,8 +61,8 @@
 //!
 //! # What is left out
 //!
-//! Leases for reads: clocks lie. Reading old entries back from disk: a follower that is behind the
-//! part of the log in memory gets a snapshot. Decoding commands: entries are bytes, except for
+//! Leases for reads: clocks lie. Reading the disk: whoever drives this is asked for what a follower
+//! needs and memory no longer has ([`Ready::log_reads`]). Decoding commands: entries are bytes, except for
 //! changes of the configuration, which [`membership`] reads.
 //!
 //! # The map
@@ -91,7 +91,7 @@ pub use error::Error;
 pub use membership::{Change, ChangeKind, ConfChange, ConfChangeV2, MembershipError, Transition};
 pub use message::{Answer, Body, Candidacy, Context, Message, Rejection};
 pub use raft::Raft;
-pub use ready::{DropReason, Persist, Proposal, ReadOutcome, Ready, RoleKind, SoftState};
+pub use ready::{DropReason, LogRead, Persist, Proposal, ReadOutcome, Ready, RoleKind, SoftState};
 pub use status::{FlowKind, PeerStatus, Status};
 pub use types::{
     ConfState, Entry, EntryKind, HardState, Index, NodeId, PersistId, ReadId, Restored, Snapshot,

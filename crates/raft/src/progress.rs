@@ -82,6 +82,8 @@ pub(crate) struct Progress {
     pub(crate) active: bool,
     /// The newest read round echoed.
     pub(crate) round: u64,
+    /// The entries after this one are being read from the disk.
+    pub(crate) reading: Option<Index>,
 }
 
 impl Progress {
@@ -94,6 +96,7 @@ impl Progress {
             commit_sent: Index(0),
             active,
             round: 0,
+            reading: None,
         }
     }
 

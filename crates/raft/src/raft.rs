@@ -9,7 +9,7 @@ use crate::quorum::{Verdict, verdict_jointly};
 use crate::ready::{DropReason, Proposal, ReadOutcome, Ready, SoftState};
 use crate::rng::Rng;
 use crate::role::{Follower, Role, Round};
-use crate::types::{ConfState, HardState, Index, NodeId, PersistId, ReadId, Restored, Snapshot, Term};
+use crate::types::{ConfState, Entry, HardState, Index, NodeId, PersistId, ReadId, Restored, Snapshot, Term};
 
 /// One member of the cluster. See the crate's description for how to drive it.
 #[derive(Debug)]
@@ -242,20 +242,28 @@ impl Raft {
         self.dirty = true;
         match &self.role {
             Role::Leader(_) => {
-                for Proposal { id, kind, data } in proposals {
-                    if let Err(reason) = self.append(kind, data) {
+                for Proposal { id, kind, data, only_in } in proposals {
+                    let result = match only_in.is_none_or(|term| term == self.term) {
+                        true => self.append(kind, data),
+                        false => Err(DropReason::OtherTerm),
+                    };
+                    if let Err(reason) = result {
                         self.out.dropped.push((id, reason));
                     }
                 }
             }
             Role::Follower(Follower { leader: Some(leader), .. }) => {
-                self.forward_proposals(*leader, proposals);
+                let leader = *leader;
+                let (free, bound) = proposals.into_iter().partition(|p| p.only_in.is_none());
+                self.forward_proposals(leader, free);
+                self.drop_proposals(bound, DropReason::OtherTerm);
             }
-            _ => {
-                let dropped = proposals.into_iter().map(|p| (p.id, DropReason::NoLeader));
-                self.out.dropped.extend(dropped);
-            }
+            _ => self.drop_proposals(proposals, DropReason::NoLeader),
         }
+    }
+
+    fn drop_proposals(&mut self, proposals: Vec<Proposal>, reason: DropReason) {
+        self.out.dropped.extend(proposals.into_iter().map(|proposal| (proposal.id, reason)));
     }
 
     /// Asks up to where the machine must have applied so that a read now is linearizable.
@@ -342,6 +350,26 @@ impl Raft {
     pub fn report_unreachable(&mut self, id: NodeId) {
         self.dirty = true;
         self.peer_unreachable(id);
+    }
+
+    /// The process of member `id` is known to have ended. If it led, this member need not wait for
+    /// its silence: each voter that is left campaigns when it is its turn, two ticks after the one
+    /// before it, so that they do not split the vote. Only a hint: if it is wrong, the leader's next
+    /// message is heard as ever, and nobody who still hears it gives away a vote.
+    pub fn leader_gone(&mut self, id: NodeId) {
+        let Role::Follower(Follower { leader: Some(leader), .. }) = &self.role else { return };
+        if *leader != id {
+            return;
+        }
+        self.forget_leader();
+        self.take_turns(id);
+    }
+
+    /// The entries asked for by [`Ready::log_reads`] for `to`: those after `after`, whose term is
+    /// `after_term`. Without entries: the log on disk has them no more.
+    pub fn provide_log(&mut self, to: NodeId, after: Index, after_term: Term, entries: Vec<Entry>) {
+        self.dirty = true;
+        self.send_log(to, (after, after_term), entries);
     }
 
     /// The snapshot for `to`, asked for by [`Ready::snapshots_wanted`]. It must be one of this
@@ -459,6 +487,7 @@ impl Ready {
             && self.committed.is_empty()
             && self.reads.is_empty()
             && self.dropped.is_empty()
+            && self.log_reads.is_empty()
             && self.snapshots_wanted.is_empty()
             && self.soft_state.is_none()
     }

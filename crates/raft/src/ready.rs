@@ -25,6 +25,9 @@ pub struct Ready {
     pub reads: Vec<ReadOutcome>,
     /// Proposals that never entered this member's log nor left for the leader's.
     pub dropped: Vec<(u64, DropReason)>,
+    /// Members that need entries that memory no longer has: answer each with
+    /// [`crate::Raft::provide_log`].
+    pub log_reads: Vec<LogRead>,
     /// Members that need a snapshot: answer each with [`crate::Raft::provide_snapshot`].
     pub snapshots_wanted: Vec<NodeId>,
     /// Who leads, if that changed.
@@ -47,6 +50,22 @@ pub struct Persist {
     pub must_sync: bool,
 }
 
+/// A part of the log on disk, wanted for a member that is behind the part in memory.
+///
+/// All that lies in it is committed and durable here, and so will never change: an answer is true
+/// however late it comes. Beyond `upto` that is not so; the answer must not reach there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogRead {
+    /// For whom. There is one such question at a time for each member.
+    pub to: NodeId,
+    /// The entries wanted come after this one, whose term is wanted too.
+    pub after: Index,
+    /// The last entry wanted.
+    pub upto: Index,
+    /// As many entries as fit into this, as counted by [`Entry::size`], but at least one.
+    pub bytes: usize,
+}
+
 /// A command on its way into the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal {
@@ -56,6 +75,9 @@ pub struct Proposal {
     pub kind: EntryKind,
     /// The payload.
     pub data: Arc<[u8]>,
+    /// If set: appended by this very member while it leads in this term, or not at all. It is never
+    /// passed on to another leader, who may know better.
+    pub only_in: Option<Term>,
 }
 
 /// Why a proposal certainly had no effect.
@@ -73,6 +95,8 @@ pub enum DropReason {
     ConfChangePending,
     /// The change makes no sense on top of the present configuration.
     ConfChangeInvalid,
+    /// This member does not lead in the term that the proposal is bound to.
+    OtherTerm,
 }
 
 /// The answer to one read.

@@ -4,11 +4,14 @@
 //! ```text
 //! cluster voters=1,2,3 [learners=4] [outsiders=5] [pre_vote=off] [check_quorum=off] [window=2]
 //!         [append=BYTES] [uncommitted=BYTES] [catch_up=N] [reads=N] [logs=ID:TERM,TERM,..;..]
+//!         [snapshot_ticks=N] [long_log=on]     on: disks still have what memory has let go of
 //! campaign 1 | tick 1 20 | propose 1 a b | read 1 7 | transfer 1 2 | stalled 1 | handover 1
 //! change 1 [joint|explicit] v4 l5 r3 | change 1 leave       voter, learner, remove; leave
 //! deliver [1>2 ...] | lose [1>2 ...]      waiting messages, all or those on these links
 //! cut 1>2 1-3 | isolate 1 | heal          links that lose everything from now on
 //! hold 1 disk|apply | release 1 | sync 1 | crash 1 | restart 1
+//! bound 1 t2 a b          proposals for term 2 alone
+//! gone 1 2                member 1 is told that the process of 2 has ended
 //! hold-snapshots | snapshots | unreachable 1 2 | snapshot-arrived 1 2 | snapshot-lost 1 2
 //! send 2>1 t3 MsgAppResp matched 4        a forged message
 //! log 1 | peers 1 | conf 1 | quiet CMD    quiet: do it, write nothing down
@@ -76,13 +79,14 @@ fn command(cluster: &mut Cluster, line: &str) {
         "cluster" => *cluster = build(rest),
         "campaign" => cluster.campaign(id(0)),
         "tick" => cluster.tick(id(0), id(1)),
-        "propose" => {
-            let proposals = rest[1..].iter().zip(1..).map(|(text, id)| {
+        "propose" | "bound" => {
+            let only_in = (*verb == "bound").then(|| Term(rest[1][1..].parse().unwrap()));
+            let proposals = rest[1 + usize::from(only_in.is_some())..].iter().zip(1..).map(|(text, id)| {
                 let data = match text.strip_prefix("bytes=") {
                     Some(len) => vec![b'x'; len.parse().unwrap()],
                     None => text.as_bytes().to_vec(),
                 };
-                Proposal { id, kind: EntryKind::Normal, data: data.into() }
+                Proposal { id, kind: EntryKind::Normal, data: data.into(), only_in }
             });
             let proposals = proposals.collect();
             cluster.with(id(0), |raft| raft.propose(proposals));
@@ -93,6 +97,7 @@ fn command(cluster: &mut Cluster, line: &str) {
         }
         "read" => cluster.with(id(0), |raft| raft.read_index(ReadId(id(1)))),
         "transfer" => cluster.with(id(0), |raft| raft.transfer_leader(NodeId(id(1)))),
+        "gone" => cluster.with(id(0), |raft| raft.leader_gone(NodeId(id(1)))),
         "stalled" => cluster.with(id(0), Raft::stalled),
         "handover" => {
             cluster.with(id(0), Raft::hand_over);
@@ -156,6 +161,7 @@ fn build(options: &[&str]) -> Cluster {
     let mut conf_state = ConfState::default();
     let mut outsiders = Vec::new();
     let mut logs = Vec::new();
+    let mut long_log = false;
     let mut tuned = Config::new(NodeId(1), 0);
     for option in options {
         let (name, value) = option.split_once('=').unwrap();
@@ -171,6 +177,7 @@ fn build(options: &[&str]) -> Cluster {
             "uncommitted" => tuned.limits.uncommitted_bytes = number(),
             "catch_up" => tuned.limits.catch_up_entries = number() as u64,
             "reads" => tuned.limits.reads = number(),
+            "long_log" => long_log = value == "on",
             "logs" => logs = value.split(';').map(log_of).collect(),
             "snapshot_ticks" => tuned.limits.snapshot_ticks = number() as u64,
             _ => panic!("unknown option {option:?}"),
@@ -181,6 +188,7 @@ fn build(options: &[&str]) -> Cluster {
         *config = Config { id, seed, ..tuned.clone() };
     };
     let mut cluster = Cluster::new(&conf_state, &outsiders, tune);
+    cluster.long_log = long_log;
     for (id, entries) in logs {
         let term = entries.last().map_or(Term(0), |e: &Entry| e.term);
         let hard_state = HardState { term, vote: None, commit: Index(1) };

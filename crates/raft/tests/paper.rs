@@ -235,7 +235,7 @@ fn s5_3_an_entry_goes_to_everyone_with_the_place_before_it() {
     let mut raft = leader(3, &[1]);
     settle(&mut raft);
     step(&mut raft, from(2, 2, matched(2)));
-    raft.propose(vec![Proposal { id: 0, kind: EntryKind::Normal, data: [1].into() }]);
+    raft.propose(vec![Proposal { id: 0, kind: EntryKind::Normal, data: [1].into(), only_in: None }]);
     let sent = settle(&mut raft).0;
     let Body::Append { prev_index, prev_term, entries, .. } = &sent[0].body else { panic!() };
     assert_eq!((prev_index.0, prev_term.0), (2, 2));

@@ -106,7 +106,12 @@ fn a_leader_commits_by_the_paper() {
         let keep_up = dice.below(2) == 0;
         write(&mut raft, keep_up);
         for index in old + 2..old + 2 + dice.below(4) {
-            raft.propose(vec![Proposal { id: index, kind: EntryKind::Normal, data: [1].into() }]);
+            raft.propose(vec![Proposal {
+                id: index,
+                kind: EntryKind::Normal,
+                data: [1].into(),
+                only_in: None,
+            }]);
         }
         let own = write(&mut raft, keep_up);
         let last = raft.status().last;

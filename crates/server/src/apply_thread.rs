@@ -75,7 +75,7 @@ fn raise_no_space(member: &Arc<Member>) {
         alarm: AlarmType::Nospace.into(),
     };
     // Refused only where the member stops, or so much waits that the next write asks again.
-    let _ = member.inbox().ask(&mut vec![own_proposal(&alarm)], None);
+    let _ = member.inbox().ask(&mut vec![own_proposal(&alarm, None)], None);
     member.drive();
 }
 

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn proposal(id: u64, bytes: usize) -> Proposal {
-        Proposal { id, kind: raft::EntryKind::Normal, data: vec![0; bytes].into() }
+        Proposal { id, kind: raft::EntryKind::Normal, data: vec![0; bytes].into(), only_in: None }
     }
 
     #[test]

@@ -33,10 +33,13 @@ pub(crate) fn tick(member: &Arc<Member>) {
     let raft = member.raft();
     let limit = revokes(raft.committed().saturating_sub(raft.applied()));
     let mut lessor = member.lessor().lock();
+    // Of this reign or of none: if another member leads by the time raft sees these, it knows of
+    // renewals that this one does not, and nothing may end a lease on the word of this one (L1).
+    let term = Term(raft.term());
     let mut proposals: Vec<Proposal> = lessor
         .expired(now, limit)
         .into_iter()
-        .map(|id| own_proposal(&LeaseRevokeRequest { id: id.0 }))
+        .map(|id| own_proposal(&LeaseRevokeRequest { id: id.0 }, Some(term)))
         .collect();
     member.metrics().leases_expired.inc_by(proposals.len() as u64);
     let due = lessor.checkpoints_due(now, CHECKPOINTS_PER_ENTRY);
@@ -46,7 +49,7 @@ pub(crate) fn tick(member: &Arc<Member>) {
             .into_iter()
             .map(|(id, remaining)| LeaseCheckpoint { id: id.0, remaining_ttl: remaining })
             .collect();
-        proposals.push(own_proposal(&LeaseCheckpointRequest { checkpoints }));
+        proposals.push(own_proposal(&LeaseCheckpointRequest { checkpoints }, Some(term)));
     }
     // Refused only where the member stops or far too much waits; leases are offered again then.
     let _ = member.inbox().ask(&mut proposals, None);

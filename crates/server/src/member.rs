@@ -271,7 +271,7 @@ impl Member {
                 if data.len() > self.config.max_request_bytes {
                     return Err(Error::RequestTooLarge);
                 }
-                Ok(Proposal { id: id.0, kind: EntryKind::Normal, data: data.into() })
+                Ok(Proposal { id: id.0, kind: EntryKind::Normal, data: data.into(), only_in: None })
             })
         })
     }

@@ -143,12 +143,17 @@ fn carry_out(member: &Arc<Member>, effect: Effect) {
             );
         }
         // One member has nobody to send to or to hear from; its configuration is the machine's.
-        Effect::Send(_) | Effect::Install(_) | Effect::MakeSnapshot { .. } | Effect::Configured(_) => {}
+        Effect::Send(_)
+        | Effect::Install(_)
+        | Effect::ReadLog(_)
+        | Effect::MakeSnapshot { .. }
+        | Effect::Configured(_) => {}
     }
 }
 
-/// Encodes a request that the member itself makes; nobody waits for its answer.
-pub(crate) fn own_proposal(command: &impl Command) -> node::Proposal {
+/// Encodes a request that the member itself makes, perhaps only as the leader of a certain term;
+/// nobody waits for its answer.
+pub(crate) fn own_proposal(command: &impl Command, only_in: Option<raft::Term>) -> node::Proposal {
     let data = raft_request::encode(0, command).into();
-    node::Proposal { id: u64::MAX, kind: raft::EntryKind::Normal, data }
+    node::Proposal { id: u64::MAX, kind: raft::EntryKind::Normal, data, only_in }
 }

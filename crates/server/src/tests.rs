@@ -77,7 +77,7 @@ fn no_letter_is_left_lying_and_no_answer_is_lost() {
                     let id = RequestId::new(number, shard);
                     let request = PutRequest { key: format!("k{shard}").into(), ..PutRequest::default() };
                     let data = api::raft_request::encode(id.0, &request).into();
-                    let proposal = Proposal { id: id.0, kind: raft::EntryKind::Normal, data };
+                    let proposal = Proposal { id: id.0, kind: raft::EntryKind::Normal, data, only_in: None };
                     member.inbox().ask(&mut vec![proposal], Some(ReadId(id.0))).unwrap();
                     member.drive();
                     let (mut answered, mut confirmed) = (None, None);

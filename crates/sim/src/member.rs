@@ -156,8 +156,12 @@ impl Member {
 
     /// Puts commands on their way, in one go.
     pub fn propose(&mut self, commands: &[Vec<u8>]) {
-        let proposal =
-            |data: &Vec<u8>| Proposal { id: 1, kind: EntryKind::Normal, data: data.as_slice().into() };
+        let proposal = |data: &Vec<u8>| Proposal {
+            id: 1,
+            kind: EntryKind::Normal,
+            data: data.as_slice().into(),
+            only_in: None,
+        };
         self.give(Input::Propose(commands.iter().map(proposal).collect()));
     }
 

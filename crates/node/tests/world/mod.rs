@@ -197,6 +197,10 @@ impl World {
                 true => self.server(id).machine_gets(now + 3, server::Work::NoSnapshot(to)),
                 false => self.server(id).machine_gets(now, server::Work::Snapshot(to)),
             },
+            Effect::ReadLog(read) => {
+                let slow = self.delay(self.weather.slow_apply);
+                self.server(id).machine_gets(now + slow, server::Work::ReadLog(read));
+            }
             Effect::Configured(_) | Effect::Dropped { .. } => {}
         }
     }
@@ -312,7 +316,7 @@ impl World {
                 .chain(ids.first().copied())
                 .collect();
             let to = self.dice.pick(&leaders);
-            let proposal = Proposal { id: 0, kind: EntryKind::ConfChangeV2, data };
+            let proposal = Proposal { id: 0, kind: EntryKind::ConfChangeV2, data, only_in: None };
             self.input(to, Input::Propose(vec![proposal]));
         }
     }
@@ -330,7 +334,7 @@ impl World {
         let proposals = (0..count).map(|_| {
             self.writes += 1;
             let data = self.writes.to_be_bytes().as_slice().into();
-            Proposal { id: self.writes, kind: EntryKind::Normal, data }
+            Proposal { id: self.writes, kind: EntryKind::Normal, data, only_in: None }
         });
         let proposals = proposals.collect();
         self.input(to, Input::Propose(proposals));

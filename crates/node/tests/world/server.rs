@@ -27,6 +27,7 @@ pub enum Work {
     Install(Snapshot),
     Snapshot(NodeId),
     NoSnapshot(NodeId),
+    ReadLog(LogRead),
     Sent(NodeId, bool),
 }
 
@@ -157,6 +158,7 @@ impl Server {
                 let snapshot = freeze(&self.machine);
                 self.inputs.push_back(Input::Snapshot { to, snapshot });
             }
+            Work::ReadLog(read) => self.inputs.push_back(self.disk.read(read)),
             Work::NoSnapshot(to) => self.inputs.push_back(Input::SnapshotSent { to, arrived: false }),
             Work::Sent(to, arrived) => self.inputs.push_back(Input::SnapshotSent { to, arrived }),
         }
@@ -236,6 +238,23 @@ impl Disk {
         // What a flush has released since may come again in no write.
         self.entries.extend(persist.entries.into_iter().filter(|e| e.index > self.snapshot.index));
         self.hard_state = persist.hard_state.unwrap_or(self.hard_state);
+    }
+
+    /// What a leader wants for one who is behind; nothing if it has been released.
+    fn read(&self, read: LogRead) -> Input {
+        let LogRead { to, after, upto, bytes } = read;
+        let mut taken = 0;
+        let wanted = self.entries.iter().filter(|e| e.index > after && e.index <= upto);
+        let fitting = wanted.take_while(|e| {
+            taken += e.size();
+            taken == e.size() || taken <= bytes
+        });
+        let entry = self.entries.iter().find(|e| e.index == after).map(|e| e.term);
+        let after_term = if after == self.snapshot.index { Some(self.snapshot.term) } else { entry };
+        match after_term {
+            Some(after_term) => Input::LogRead { to, after, after_term, entries: fitting.cloned().collect() },
+            None => Input::LogRead { to, after, after_term: Term(0), entries: Vec::new() },
+        }
     }
 
     pub fn last(&self) -> Index {

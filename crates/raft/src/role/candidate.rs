@@ -17,6 +17,9 @@ pub(crate) struct Candidate {
     pub(crate) votes: BTreeMap<NodeId, bool>,
 }
 
+/// How long one voter has to replace a leader that is known to be gone before the next one tries.
+const TURN_TICKS: u64 = 2;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Round {
     Pre,
@@ -46,6 +49,19 @@ impl Raft {
         } else if self.leader().is_some() {
             // Somebody else has to do it; what is clear is that nobody leads.
             self.forget_leader();
+        }
+    }
+
+    /// Waits for this member's turn to replace `gone`: two ticks are enough for a campaign of whoever
+    /// comes before it to be heard of.
+    pub(crate) fn take_turns(&mut self, gone: NodeId) {
+        let me = self.config.id;
+        let before = |id: &NodeId| *id < me && *id != gone && self.membership.is_voter(*id);
+        let rank = self.membership.members().iter().filter(|id| before(id)).count() as u64;
+        (self.silence, self.patience) = (0, TURN_TICKS * rank);
+        if rank == 0 && self.may_campaign() {
+            let round = if self.config.pre_vote { Round::Pre } else { Round::real() };
+            self.hup(round, self.config.election_ticks);
         }
     }
 

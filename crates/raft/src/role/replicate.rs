@@ -7,7 +7,8 @@ use super::Role;
 use crate::message::{Body, Rejection};
 use crate::progress::{Flow, Progress, WindowLimit};
 use crate::raft::Raft;
-use crate::types::{NodeId, Snapshot};
+use crate::ready::LogRead;
+use crate::types::{Entry, Index, NodeId, Snapshot, Term};
 
 impl Raft {
     /// Sends everyone what they may be sent.
@@ -20,10 +21,16 @@ impl Raft {
             while progress.has_room(window) || progress.wants_empty(log.commit()) {
                 let prev_index = progress.next.prev();
                 let Some(prev_term) = log.term(prev_index) else {
-                    // Too far behind. Nobody is there to take a snapshot unless heard of lately.
-                    if progress.active {
-                        progress.flow = Flow::Snapshot { sent: None, ticks: 0 };
-                        self.out.snapshots_wanted.push(*id);
+                    // What was sent last seems lost, and is not here to be asked about.
+                    if matches!(progress.flow, Flow::Replicate { nudge: true, .. }) {
+                        progress.probe();
+                    }
+                    // Behind what is in memory; perhaps the disk has it. Nobody is there to take
+                    // it unless heard of lately.
+                    if progress.active && progress.has_room(window) && progress.reading.is_none() {
+                        progress.reading = Some(prev_index);
+                        let (upto, bytes) = (log.begin(), limits.append_bytes);
+                        self.out.log_reads.push(LogRead { to: *id, after: prev_index, upto, bytes });
                     }
                     break;
                 };
@@ -110,6 +117,33 @@ impl Raft {
         {
             progress.probe();
         }
+    }
+
+    /// Sends what was read from the disk, if it is still what is wanted. If the disk has nothing, a
+    /// snapshot must do.
+    pub(crate) fn send_log(&mut self, to: NodeId, prev: (Index, Term), entries: Vec<Entry>) {
+        let (me, term, commit) = (self.config.id, self.term, self.log.commit());
+        let known = self.log.term(prev.0).is_some();
+        let limits = &self.config.limits;
+        let window = WindowLimit { messages: limits.window_messages, bytes: limits.window_bytes };
+        let Role::Leader(leader) = &mut self.role else { return };
+        let Some(progress) = leader.progress.get_mut(&to) else { return };
+        if progress.reading.take_if(|after| *after == prev.0).is_none() {
+            return;
+        }
+        // Meanwhile it may have turned out that something else is needed.
+        if progress.next.prev() != prev.0 || known || !progress.has_room(window) {
+            return;
+        }
+        if entries.is_empty() {
+            progress.flow = Flow::Snapshot { sent: None, ticks: 0 };
+            return self.out.snapshots_wanted.push(to);
+        }
+        let follows = (prev.0.0 + 1..).zip(&entries).all(|(index, entry)| entry.index.0 == index);
+        assert!(follows, "what was read after entry {} for member {to} does not follow it", prev.0);
+        progress.sent(entries.len(), entries.iter().map(Entry::size).sum(), commit);
+        let body = Body::Append { prev_index: prev.0, prev_term: prev.1, entries, commit };
+        self.out.messages.push(crate::Message { to, from: me, term, body });
     }
 
     pub(crate) fn send_snapshot(&mut self, to: NodeId, snapshot: Snapshot) {

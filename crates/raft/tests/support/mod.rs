@@ -41,6 +41,8 @@ pub struct Cluster {
     /// Snapshots that leaders asked for and did not get yet.
     wanted: VecDeque<(NodeId, NodeId)>,
     pub hold_snapshots: bool,
+    /// Whether disks still have what memory has let go of, for leaders that ask.
+    pub long_log: bool,
     pub reads: Vec<(NodeId, ReadOutcome)>,
     pub dropped: Vec<(NodeId, u64, DropReason)>,
     pub trace: String,
@@ -103,11 +105,14 @@ impl Cluster {
 
     pub fn propose(&mut self, id: u64, text: &str) {
         let data = text.as_bytes().into();
-        self.with(id, |raft| raft.propose(vec![Proposal { id: 0, kind: EntryKind::Normal, data }]));
+        self.with(id, |raft| {
+            raft.propose(vec![Proposal { id: 0, kind: EntryKind::Normal, data, only_in: None }])
+        });
     }
 
     pub fn change(&mut self, id: u64, change: &ConfChangeV2) {
-        let proposal = Proposal { id: 0, kind: EntryKind::ConfChangeV2, data: change.encode().into() };
+        let proposal =
+            Proposal { id: 0, kind: EntryKind::ConfChangeV2, data: change.encode().into(), only_in: None };
         self.with(id, |raft| raft.propose(vec![proposal]));
     }
 
@@ -153,6 +158,12 @@ impl Cluster {
             member.to_apply.extend(ready.committed);
             self.reads.extend(ready.reads.into_iter().map(|read| (id, read)));
             self.dropped.extend(ready.dropped.into_iter().map(|(p, reason)| (id, p, reason)));
+            for read in ready.log_reads {
+                if self.long_log {
+                    writeln!(self.trace, "{id} reads its log after {} for {}", read.after, read.to).unwrap();
+                }
+                member.read_log(read, self.long_log);
+            }
             self.wanted.extend(ready.snapshots_wanted.into_iter().map(|to| (id, to)));
             if !member.hold_disk {
                 while let Some(sent) = member.write() {
@@ -327,6 +338,19 @@ impl Member {
         self.disk.write(persist);
         self.raft.persisted(id);
         Some(promises)
+    }
+
+    fn read_log(&mut self, read: LogRead, long: bool) {
+        let LogRead { to, after, upto, bytes } = read;
+        let mut taken = 0;
+        let wanted = self.disk.entries.iter().filter(|e| e.index > after && e.index <= upto);
+        let fitting = wanted.take_while(|e| {
+            taken += e.size();
+            taken == e.size() || taken <= bytes
+        });
+        let entries = if long { fitting.cloned().collect() } else { Vec::new() };
+        let before = self.disk.entries.iter().find(|e| e.index == after);
+        self.raft.provide_log(to, after, before.map_or(Term(0), |e| e.term), entries);
     }
 
     fn apply(&mut self) {
