@@ -42,6 +42,7 @@
 pub mod checker;
 pub mod crash;
 pub mod disk;
+pub mod linearizability;
 pub mod member;
 pub mod model;
 mod random;
