@@ -44,16 +44,20 @@
 //!
 //! What is cut is also held against what the database and the commit index know to have been durable.
 //!
+//! # Reading while it is written
+//! Raft keeps the live end of the log in memory. A member that is behind that part gets what a
+//! [`LogReader`] reads back: the last version of every entry, and nothing that is not durable.
+//!
 //! # Failure
 //! After any failed write, sync or rename nobody knows what is on the disk, so the [`Wal`] refuses
 //! everything from then on, and the member stops. A restart reads what is really there.
 //!
 //! # Left out
-//! No reading while running: Raft keeps the live end of the log in memory, and the log is read at start
-//! only. No thread: [`Wal::prepare`] is called by the owner when it has nothing better to do.
+//! No thread: [`Wal::prepare`] is called by the owner when it has nothing better to do.
 
 mod disk;
 mod error;
+mod reader;
 mod record;
 mod recovery;
 mod replay;
@@ -66,5 +70,6 @@ mod tests;
 
 pub use disk::{Disk, DiskFile, Guard, RealDisk};
 pub use error::WalError;
+pub use reader::LogReader;
 pub use recovery::{Recovered, Repair};
 pub use writer::{Options, Wal};

@@ -267,6 +267,22 @@ pub(crate) fn decode_entry(data: &[u8]) -> Result<Entry, &'static str> {
     Ok(entry)
 }
 
+/// Where an entry stands, without looking at its payload.
+pub(crate) fn entry_place(data: &[u8]) -> Result<(Term, Index), &'static str> {
+    const BAD: &str = "its entry is malformed";
+    let (mut term, mut index) = (Term(0), Index(0));
+    let mut fields = Fields { rest: data };
+    while let Some(key) = fields.key() {
+        match key {
+            0x22 => fields.bytes().map(|_| ()).ok_or(BAD)?,
+            0x10 => term = Term(fields.varint().ok_or(BAD)?),
+            0x18 => index = Index(fields.varint().ok_or(BAD)?),
+            _ => fields.varint().map(|_| ()).ok_or(BAD)?,
+        }
+    }
+    Ok((term, index))
+}
+
 pub(crate) fn decode_state(data: &[u8]) -> Result<HardState, &'static str> {
     const BAD: &str = "its hard state is malformed";
     let mut state = HardState { term: Term(0), vote: None, commit: Index(0) };

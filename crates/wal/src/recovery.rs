@@ -26,8 +26,11 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// The last snapshot marker that was read; index 0 if there was none in the segments that were read.
     pub snapshot: SnapshotMeta,
-    /// The index before the first of `entries`: the index asked for, unless a snapshot from another member
-    /// has replaced the log ahead of it. Then it is the index of `snapshot`, and the caller needs its body.
+    /// A snapshot from another member has taken the place of the log, ahead of the index asked for: its
+    /// body, durable since before this was written, did not reach the database, and must do so before
+    /// anything else happens.
+    pub install: Option<SnapshotMeta>,
+    /// The index before the first of `entries`: that of `install`, if there is one, else the index asked for.
     pub begins_after: Index,
     /// The log after `begins_after`, contiguous, terms never falling.
     pub entries: Vec<Entry>,
@@ -140,6 +143,7 @@ pub(crate) fn recover(
             hard_state: replay.final_state(),
             metadata: replay.metadata.unwrap_or_default(),
             snapshot: replay.snapshot,
+            install: replay.installed.filter(|meta| meta.index > from),
             begins_after: replay.base,
             entries: replay.entries,
             repaired,

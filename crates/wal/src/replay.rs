@@ -27,11 +27,17 @@ pub(crate) struct Replay {
     /// A snapshot ahead of the log, whose body is being installed: it counts once the commit index or an
     /// entry behind it says that the install went through.
     pending: Option<SnapshotMeta>,
+    /// The last snapshot that took the place of the log.
+    pub(crate) installed: Option<SnapshotMeta>,
     /// The last index of the log.
     pub(crate) last: Index,
     /// The index before the first of `entries`: `from`, or a snapshot from elsewhere that is ahead of it.
     pub(crate) base: Index,
     pub(crate) entries: Vec<Entry>,
+    /// Whether the entries are wanted at all.
+    keep: bool,
+    /// Whether the last entry took the place of others.
+    pub(crate) overwrote: bool,
     /// Runs of equal terms, as (first index, term), over what has been read.
     terms: VecDeque<(Index, Term)>,
 }
@@ -45,11 +51,19 @@ impl Replay {
             state: HardState::default(),
             snapshot: SnapshotMeta::default(),
             pending: None,
+            installed: None,
             last,
             base: from,
             entries: Vec::new(),
+            keep: true,
+            overwrote: false,
             terms: VecDeque::new(),
         }
+    }
+
+    /// Like [`Replay::new`], for who only wants to know what each record means.
+    pub(crate) fn walking(last: Index) -> Replay {
+        Replay { keep: false, ..Replay::new(Index(0), last) }
     }
 
     /// Applies one record; the text says why it cannot follow those before it.
@@ -77,9 +91,14 @@ impl Replay {
 
     fn entry(&mut self, entry: Entry) -> Result<(), String> {
         let Entry { index, term, .. } = entry;
-        if let Some(meta) =
-            self.pending.take_if(|meta| index > self.last.next() && index == meta.index.next())
-        {
+        // What follows the snapshot in the log of a leader that has it says that it was installed,
+        // unless the log has come to contain what it contains by itself.
+        let terms = &self.terms;
+        let last = self.last;
+        if let Some(meta) = self.pending.take_if(|meta| {
+            let there = meta.index <= last && term_in(terms, meta.index) == Some(meta.term);
+            index == meta.index.next() && term >= meta.term && !there
+        }) {
             self.install(meta);
         }
         if index > self.last.next() {
@@ -94,12 +113,13 @@ impl Replay {
         if self.term_at(index.prev()).is_some_and(|before| before > term) {
             return Err(format!("entry {index} of term {term} follows an entry of a later term"));
         }
+        self.overwrote = index <= self.last;
         self.truncate(index);
         if self.terms.back().is_none_or(|&(_, run)| run != term) {
             self.terms.push_back((index, term));
         }
         self.last = index;
-        if index > self.from {
+        if index > self.from && self.keep {
             self.entries.push(entry);
         }
         Ok(())
@@ -146,7 +166,8 @@ impl Replay {
         self.terms.push_back((meta.index, meta.term));
         self.last = meta.index;
         self.base = self.from.max(meta.index);
-        self.snapshot = meta;
+        self.snapshot = meta.clone();
+        self.installed = Some(meta);
     }
 
     /// Forgets the entry at `index` and all behind it.
@@ -162,10 +183,7 @@ impl Replay {
 
     /// The term of an entry that has been read and still stands.
     fn term_at(&self, index: Index) -> Option<Term> {
-        if index > self.last {
-            return None;
-        }
-        self.terms.iter().rev().find(|&&(first, _)| first <= index).map(|&(_, term)| term)
+        if index > self.last { None } else { term_in(&self.terms, index) }
     }
 
     /// What must hold once everything has been read.
@@ -192,4 +210,8 @@ impl Replay {
         }
         self.state
     }
+}
+
+fn term_in(terms: &VecDeque<(Index, Term)>, index: Index) -> Option<Term> {
+    terms.iter().rev().find(|&&(first, _)| first <= index).map(|&(_, term)| term)
 }

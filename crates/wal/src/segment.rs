@@ -24,6 +24,11 @@ impl SegmentName {
         Some(SegmentName { seq: hex(seq)?, first: hex(first)? })
     }
 
+    /// The one with this number.
+    pub(crate) fn find(segments: &[SegmentName], seq: u64) -> Option<SegmentName> {
+        segments.iter().copied().find(|name| name.seq == seq)
+    }
+
     pub(crate) fn file_name(self) -> String {
         format!("{:016x}-{:016x}.wal", self.seq, self.first)
     }
@@ -78,6 +83,16 @@ impl<'a> Reader<'a> {
             source,
         })?;
         Ok(Reader { file, path, size, window: Vec::new(), start: 0, at: 0, crc, data: 0..0 })
+    }
+
+    /// Goes on at `at`, where the checksum chain is known, in a file that may be read up to `size`.
+    pub(crate) fn resume(
+        file: &'a dyn DiskFile,
+        path: &'a Path,
+        size: u64,
+        (at, crc): (u64, Option<u32>),
+    ) -> Reader<'a> {
+        Reader { file, path, size, window: Vec::new(), start: 0, at, crc, data: 0..0 }
     }
 
     /// The data of the record that [`Reader::step`] gave last.

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use raft::{Entry, HardState, Index, SnapshotMeta};
+use raft::{Entry, HardState, Index, Persist, SnapshotMeta};
 
 use crate::disk::{Disk, DiskFile, Guard};
 use crate::error::WalError;
+use crate::reader::{Frontier, LogReader};
 use crate::record::Encoder;
 use crate::recovery::{self, Recovered};
 use crate::segment::SegmentName;
@@ -43,7 +44,9 @@ pub struct Wal {
     state: HardState,
     /// All segments in the directory, oldest first; the last one is being written.
     segments: Vec<SegmentName>,
-    tail: Box<dyn DiskFile>,
+    tail: Arc<dyn DiskFile>,
+    /// What readers may read; told after every sync.
+    frontier: Arc<Mutex<Frontier>>,
     /// Where the next batch goes. Everything before it is durable.
     offset: u64,
     /// Where the last mark ended, so that a batch right behind a head does not repeat it.
@@ -122,6 +125,7 @@ impl Wal {
         if let Some(parent) = dir.parent() {
             disk.sync_dir(parent).map_err(io_error("sync", parent))?;
         }
+        let tail: Arc<dyn DiskFile> = file.into();
         Ok(Wal {
             disk,
             dir: dir.into(),
@@ -129,7 +133,8 @@ impl Wal {
             metadata: metadata.into(),
             state,
             segments: vec![name],
-            tail: file,
+            frontier: Frontier::new(vec![name], Arc::clone(&tail), offset),
+            tail,
             offset,
             marked_at: offset,
             last: entries.last().map_or(Index(0), |entry| entry.index),
@@ -160,14 +165,16 @@ impl Wal {
         let segments = recovery::list_segments(&*disk, dir)?;
         let (recovered, tail) = recovery::recover(&*disk, dir, &segments, from)?;
         remove_stale(&*disk, dir)?;
+        let file: Arc<dyn DiskFile> = tail.file.into();
         let wal = Wal {
             disk,
             dir: dir.into(),
             options,
             metadata: recovered.metadata.clone(),
             state: recovered.hard_state,
+            frontier: Frontier::new(segments.clone(), Arc::clone(&file), tail.offset),
             segments,
-            tail: tail.file,
+            tail: file,
             offset: tail.offset,
             marked_at: 0,
             last: tail.last,
@@ -200,8 +207,33 @@ impl Wal {
         Ok(())
     }
 
+    /// Takes all of one write of raft's into the batch that the next [`Wal::sync`] writes: [`Wal::append`],
+    /// after the snapshot that takes the log's place, if there is one. Its body must be durable already.
+    pub fn append_persist(&mut self, persist: &Persist) -> Result<(), WalError> {
+        if let Some(snapshot) = &persist.snapshot {
+            let state = persist.hard_state.unwrap_or(self.state);
+            self.append_install(&snapshot.meta, &state)?;
+        }
+        self.append(persist.hard_state.as_ref(), &persist.entries)
+    }
+
+    /// A snapshot of another member takes the place of the whole log. `state` is the hard state that comes
+    /// with it; what it says of the commit index beyond the snapshot is left for [`Wal::append`].
+    ///
+    /// The record alone, as a torn batch may leave it, installs nothing: only a commit index that reaches it
+    /// says that it counts. So that index is written right behind it, before entries that would otherwise
+    /// seem to follow what was there before.
+    pub fn append_install(&mut self, meta: &SnapshotMeta, state: &HardState) -> Result<(), WalError> {
+        self.begin()?;
+        self.encoder.snapshot(meta);
+        self.last = meta.index;
+        self.state = HardState { commit: meta.index, ..*state };
+        self.encoder.state(&self.state);
+        Ok(())
+    }
+
     /// Notes that a snapshot of everything up to `meta.index` is durable elsewhere: the database, after a
-    /// flush. If it is ahead of the log, as when it came from another member, it takes the log's place.
+    /// flush.
     pub fn append_snapshot(&mut self, meta: &SnapshotMeta) -> Result<(), WalError> {
         self.begin()?;
         self.encoder.snapshot(meta);
@@ -223,6 +255,7 @@ impl Wal {
         self.offset += self.encoder.buf.len() as u64;
         self.encoder.buf.clear();
         self.encoder.buf.shrink_to(KEEP_BUFFER);
+        Frontier::lock(&self.frontier).end = self.offset;
         Ok(())
     }
 
@@ -250,6 +283,7 @@ impl Wal {
         if keep == 0 {
             return Ok(());
         }
+        Frontier::lock(&self.frontier).segments.drain(..keep);
         // Oldest first, so that whatever a crash leaves is a suffix, and perhaps strays before it.
         for name in self.segments.drain(..keep).collect::<Vec<_>>() {
             let path = name.path(&self.dir);
@@ -266,6 +300,11 @@ impl Wal {
     /// The bytes given to [`Wal::create`].
     pub fn metadata(&self) -> &[u8] {
         &self.metadata
+    }
+
+    /// Reads what has been synced, beside this writer, from any thread.
+    pub fn reader(&self) -> LogReader {
+        LogReader::new(Arc::clone(&self.disk), self.dir.clone(), Arc::clone(&self.frontier))
     }
 
     /// The last index appended.
@@ -324,8 +363,9 @@ impl Wal {
         // What was reserved and not used goes back. If a crash undoes it, zeros follow the last record.
         self.tail.set_len(self.offset).map_err(io_error("trim", &old.path(&self.dir)))?;
         self.segments.push(name);
-        self.tail = file;
+        self.tail = file.into();
         self.offset = offset;
+        Frontier::lock(&self.frontier).cut(name, Arc::clone(&self.tail), offset);
         self.marked_at = offset;
         Ok(())
     }
