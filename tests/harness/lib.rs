@@ -4,23 +4,35 @@
 //! it ends when it is dropped. Nothing here sleeps to wait: readiness is the log line that scripts
 //! wait for, and the end of a process is waited for by its id.
 //!
+//! A [`Cluster`] is several of them, with links between them that can be cut.
+//!
 //! Suites that compare with real etcd start it the same way, from the directory that
 //! `CAIRN_ETCD_BIN_DIR` names (see `scripts/install-etcd`).
 
+mod cluster;
+mod links;
+mod ports;
+mod process;
+pub mod support;
+mod until;
+
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
 
-/// How long a server may take to become ready before a test fails: far more than it ever needs.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub use cluster::{Cluster, Plan, System, connect};
+pub use links::{Link, Links};
+pub use ports::Port;
+pub use rustix::process::Signal;
+pub use until::{PATIENCE, until, until_within};
+
+use process::Start;
 
 /// The binary under test: `CAIRN_BIN`, or the one that cargo has built beside the running test,
 /// or, where there is none yet, the one that it builds now.
@@ -57,8 +69,8 @@ pub fn etcd_directory() -> Option<PathBuf> {
 struct Launch {
     program: PathBuf,
     directory: PathBuf,
-    client_port: u16,
-    peer_port: u16,
+    client: Arc<Port>,
+    peer: Arc<Port>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -66,8 +78,8 @@ struct Launch {
 impl Launch {
     /// The usual arguments, with `flags` behind them.
     fn usual(program: &Path, directory: &Path, flags: &[&str]) -> Result<Self> {
-        let (client_port, peer_port) = free_ports()?;
-        let (client, peer) = (url(client_port), url(peer_port));
+        let (client_port, peer_port) = (Port::reserve()?, Port::reserve()?);
+        let (client, peer) = (client_port.url(), peer_port.url());
         let founders = format!("default={peer}");
         let usual = [
             "--data-dir",
@@ -86,22 +98,21 @@ impl Launch {
         Ok(Self {
             program: program.to_owned(),
             directory: directory.to_owned(),
-            client_port,
-            peer_port,
+            client: Arc::new(client_port),
+            peer: Arc::new(peer_port),
             arguments: usual.iter().chain(flags).map(|&argument| argument.to_owned()).collect(),
             environment: Vec::new(),
         })
     }
 
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command
-            .args(&self.arguments)
-            .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        command
+    fn spawn(&self) -> Result<Child> {
+        let start = Start {
+            program: self.program.clone(),
+            arguments: self.arguments.clone(),
+            environment: self.environment.clone(),
+            log: Stdio::piped(),
+        };
+        start.spawn()
     }
 }
 
@@ -134,7 +145,7 @@ impl Server {
         configure: impl FnOnce(&str, &str) -> (Vec<String>, Vec<(String, String)>),
     ) -> Result<Self> {
         let usual = Launch::usual(binary(), directory, &[])?;
-        let (arguments, environment) = configure(&url(usual.client_port), &url(usual.peer_port));
+        let (arguments, environment) = configure(&usual.client.url(), &usual.peer.url());
         Self::launch(Launch { arguments, environment, ..usual })
     }
 
@@ -144,7 +155,7 @@ impl Server {
     }
 
     fn launch(launch: Launch) -> Result<Self> {
-        let mut child = launch.command().spawn().context("starting the server")?;
+        let mut child = launch.spawn()?;
         let log = Log::default();
         let ready = follow(&mut child, Arc::clone(&log));
         let mut server = Self { launch, child, log };
@@ -157,17 +168,17 @@ impl Server {
 
     /// Where clients connect.
     pub fn endpoint(&self) -> String {
-        url(self.launch.client_port)
+        self.launch.client.url()
     }
 
     /// The port that clients connect to.
     pub fn client_port(&self) -> u16 {
-        self.launch.client_port
+        self.launch.client.number()
     }
 
     /// The port that other members would connect to.
     pub fn peer_port(&self) -> u16 {
-        self.launch.peer_port
+        self.launch.peer.number()
     }
 
     /// A client of this server.
@@ -251,7 +262,7 @@ impl Stopped {
 
 impl Launch {
     fn refusal(&self) -> Result<(ExitStatus, String)> {
-        let mut child = self.command().spawn().context("starting the server")?;
+        let mut child = self.spawn()?;
         let log = Log::default();
         let ready = follow(&mut child, Arc::clone(&log));
         // The sender goes with the end of the log, which is the end of the process.
@@ -263,16 +274,6 @@ impl Launch {
         let log = log.lock().expect("no reader of the log panics").join("\n");
         Ok((child.wait()?, log))
     }
-}
-
-fn url(port: u16) -> String {
-    format!("http://127.0.0.1:{port}")
-}
-
-/// Two ports that nobody listens on at the moment.
-fn free_ports() -> Result<(u16, u16)> {
-    let (client, peer) = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-    Ok((client.local_addr()?.port(), peer.local_addr()?.port()))
 }
 
 /// Reads the log to its end, so that the server never waits for its reader. What is returned tells
