@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{AlarmMember, AlarmRequest, AlarmType};
-use backend::{Backend, Table, TableOp};
+use backend::{Table, TableOp};
 use bytes::Bytes;
 use prost::Message;
 
 use crate::cluster::damage;
 use crate::rejection::Failure;
+use crate::snapshot::Tables;
 
 /// The raised alarms: which kind, by which member. The kind is etcd's number, so that one that
 /// this version does not know is kept and listed all the same.
@@ -41,10 +42,10 @@ impl Alarms {
     ///
     /// # Errors
     /// A row that cannot be read.
-    pub(crate) fn load(backend: &Backend) -> Result<Self, Failure> {
+    pub(crate) fn load(tables: &impl Tables) -> Result<Self, Failure> {
         let mut alarms = Alarms::default();
         let mut damaged = None;
-        backend.scan_table(Table::Alarm, |key, _| match AlarmMember::decode(key) {
+        tables.scan(Table::Alarm, &mut |key, _| match AlarmMember::decode(key) {
             Ok(AlarmMember { member_id, alarm }) => _ = alarms.0.insert((alarm, member_id)),
             Err(_) => damaged = Some(damage(Table::Alarm, key)),
         })?;

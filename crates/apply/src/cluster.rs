@@ -7,12 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest};
-use backend::{Backend, Table, TableOp};
+use backend::{Table, TableOp};
 use raft::{ChangeKind, ConfChange, ConfState, MembershipError, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::member::{ChangeContext, Downgrade, Member, from_json, to_json};
 use crate::rejection::{Failure, Rejection};
+use crate::snapshot::Tables;
 
 const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 const DOWNGRADE: &[u8] = b"downgrade";
@@ -44,45 +45,102 @@ impl Cluster {
     ///
     /// # Errors
     /// A row that cannot be read.
-    pub(crate) fn load(backend: &Backend) -> Result<Self, Failure> {
+    pub(crate) fn load(tables: &impl Tables) -> Result<Self, Failure> {
+        let cluster = Self::load_unsettled(tables)?;
+        cluster.agrees().map_err(Failure::Membership)?;
+        Ok(cluster)
+    }
+
+    /// The cluster that the tables hold, whether or not it agrees with the raft configuration.
+    ///
+    /// # Errors
+    /// A row that cannot be read.
+    pub(crate) fn load_unsettled(tables: &impl Tables) -> Result<Self, Failure> {
         let mut cluster = Cluster::default();
         let mut damaged = None;
-        backend.scan_table(Table::Members, |key, value| {
-            match Member::parse_row_key(key).zip(from_json::<Member>(value)) {
-                Some((id, member)) => _ = cluster.members.insert(id, Member { id, ..member }),
-                None => damaged = Some(damage(Table::Members, key)),
+        tables.scan(Table::Members, &mut |key, value| {
+            if let Err(failure) = cluster.load_member(key, value) {
+                damaged = Some(failure);
             }
         })?;
-        backend.scan_table(Table::MembersRemoved, |key, _| match Member::parse_row_key(key) {
+        tables.scan(Table::MembersRemoved, &mut |key, _| match Member::parse_row_key(key) {
             Some(id) => _ = cluster.removed.insert(id),
             None => damaged = Some(damage(Table::MembersRemoved, key)),
         })?;
-        if let Some(version) = backend.table_get(Table::Cluster, CLUSTER_VERSION)? {
+        if let Some(version) = tables.get(Table::Cluster, CLUSTER_VERSION)? {
             match std::str::from_utf8(&version).ok().filter(|text| is_version(text)) {
                 Some(text) => cluster.version = Some(text.to_owned()),
                 None => damaged = Some(damage(Table::Cluster, CLUSTER_VERSION)),
             }
         }
-        if let Some(downgrade) = backend.table_get(Table::Cluster, DOWNGRADE)? {
+        if let Some(downgrade) = tables.get(Table::Cluster, DOWNGRADE)? {
             match from_json(&downgrade) {
                 Some(value) => cluster.downgrade = Some(value),
                 None => damaged = Some(damage(Table::Cluster, DOWNGRADE)),
             }
         }
-        if let Some(json) = backend.consistent().conf_state {
-            match from_json::<StoredConfState>(&json) {
-                Some(stored) => cluster.conf_state = stored.into(),
+        if let Some(json) = tables.position().conf_state {
+            match read_conf_state(&json) {
+                Some(conf_state) => cluster.conf_state = conf_state,
                 None => damaged = Some(damage(Table::Meta, b"confState")),
             }
         }
         damaged.map_or(Ok(cluster), Err)
     }
 
+    pub(crate) fn load_member(&mut self, key: &[u8], value: &[u8]) -> Result<(), Failure> {
+        let read = Member::parse_row_key(key).zip(from_json::<Member>(value));
+        let (id, member) = read.ok_or_else(|| damage(Table::Members, key))?;
+        self.members.insert(id, Member { id, ..member });
+        Ok(())
+    }
+
+    /// Whether the members' records and the raft configuration name the same voters and learners;
+    /// if not, where they differ.
+    fn agrees(&self) -> Result<(), String> {
+        let ids = |learner| self.members.values().filter(move |m| m.is_learner == learner).map(|m| m.id);
+        let conf = &self.conf_state;
+        let same = |nodes: &[NodeId], learner| {
+            let named: BTreeSet<u64> = nodes.iter().map(|node| node.0).collect();
+            named == ids(learner).collect()
+        };
+        let joint = !conf.voters_outgoing.is_empty() || !conf.learners_next.is_empty();
+        if !joint && same(&conf.voters, false) && same(&conf.learners, true) {
+            return Ok(());
+        }
+        let list = |learner| ids(learner).map(|id| format!("{id:x}")).collect::<Vec<_>>().join(" ");
+        Err(format!("voters {}, learners {}, but {conf:x?}", list(false), list(true)))
+    }
+
+    /// Brings the records of another member's state in line with the raft configuration that came
+    /// with it, which decides: some versions of etcd store a promoted member as a learner, or keep
+    /// the row of a removed one. Returns the changes of the tables.
+    ///
+    /// # Errors
+    /// A member of the configuration has no record.
+    pub(crate) fn settle(&mut self) -> Result<Vec<TableOp>, Failure> {
+        let conf = self.conf_state.clone();
+        let mut ops = Vec::new();
+        for id in self.members.keys().copied().collect::<Vec<_>>() {
+            let is_learner = conf.learners.contains(&NodeId(id));
+            if !is_learner && !conf.voters.contains(&NodeId(id)) {
+                ops.extend(self.remove(id));
+            } else if let Some(member) = self.members.get_mut(&id)
+                && member.is_learner != is_learner
+            {
+                member.is_learner = is_learner;
+                ops.push(member_row(member));
+            }
+        }
+        self.agrees().map_err(Failure::Membership)?;
+        Ok(ops)
+    }
+
     /// Carries out a configuration change, or says why it cannot be.
     ///
     /// # Errors
     /// In etcd's order of checks, raft's own last; nothing has changed then.
-    pub(crate) fn change(&mut self, change: &ConfChange, limits: Limits) -> Result<Vec<TableOp>, Rejection> {
+    pub(crate) fn change(&mut self, change: &ConfChange) -> Result<Vec<TableOp>, Rejection> {
         let id = change.change.node.0;
         if self.removed.contains(&id) {
             return Err(Rejection::MemberRemoved);
@@ -91,7 +149,7 @@ impl Cluster {
             kind @ (ChangeKind::AddNode | ChangeKind::AddLearnerNode) => {
                 let context: ChangeContext = from_json(&change.context).ok_or(Rejection::Unknown)?;
                 let new = context.member;
-                Some(if context.is_promote { self.promoted(id)? } else { self.added(id, kind, new, limits)? })
+                Some(if context.is_promote { self.promoted(id, kind)? } else { self.added(id, kind, new)? })
             }
             ChangeKind::UpdateNode => {
                 let old = self.members.get(&id).ok_or(Rejection::MemberNotFound)?;
@@ -109,18 +167,51 @@ impl Cluster {
             _ => Rejection::Unknown,
         })?;
         let Some(member) = member else {
-            self.members.remove(&id);
-            self.removed.insert(id);
-            let key = Member::row_key(id);
-            let removed = TableOp::put(Table::MembersRemoved, key.clone(), REMOVED);
-            return Ok(vec![TableOp::delete(Table::Members, key), removed]);
+            let ops = self.remove(id);
+            self.assert_agreement();
+            return Ok(ops.into());
         };
         let row = member_row(&member);
         self.members.insert(id, member);
+        self.assert_agreement();
         Ok(vec![row])
     }
 
-    fn promoted(&self, id: u64) -> Result<Member, Rejection> {
+    fn assert_agreement(&self) {
+        if let Err(difference) = self.agrees() {
+            panic!("members and raft configuration part ways: {difference}");
+        }
+    }
+
+    fn remove(&mut self, id: u64) -> [TableOp; 2] {
+        self.members.remove(&id);
+        self.removed.insert(id);
+        let key = Member::row_key(id);
+        [TableOp::delete(Table::Members, key.clone()), TableOp::put(Table::MembersRemoved, key, REMOVED)]
+    }
+
+    /// Whether a change may be proposed, as far as this member knows: [`Cluster::change`]'s own checks,
+    /// and the bound on learners.
+    ///
+    /// The bound is a flag of each member, so it is asked here and not where entries are applied: two
+    /// members with different flags must not come to different configurations. (In etcd they do: it
+    /// asks its own flag when it applies.) Two learners that are proposed at the same moment may
+    /// exceed it by one.
+    ///
+    /// # Errors
+    /// What applying the change would be refused with, or [`Rejection::TooManyLearners`].
+    pub fn check(&self, change: &ConfChange, max_learners: usize) -> Result<(), Rejection> {
+        let mut after = self.clone();
+        after.change(change)?;
+        let learners = |cluster: &Cluster| cluster.members.values().filter(|m| m.is_learner).count();
+        let (before, after) = (learners(self), learners(&after));
+        if after > before && after > max_learners { Err(Rejection::TooManyLearners) } else { Ok(()) }
+    }
+
+    fn promoted(&self, id: u64, kind: ChangeKind) -> Result<Member, Rejection> {
+        if kind != ChangeKind::AddNode {
+            return Err(Rejection::Unknown);
+        }
         let member = self.members.get(&id).ok_or(Rejection::MemberNotFound)?;
         if !member.is_learner {
             return Err(Rejection::MemberNotLearner);
@@ -128,17 +219,11 @@ impl Cluster {
         Ok(Member { is_learner: false, ..member.clone() })
     }
 
-    fn added(&self, id: u64, kind: ChangeKind, new: Member, limits: Limits) -> Result<Member, Rejection> {
+    fn added(&self, id: u64, kind: ChangeKind, new: Member) -> Result<Member, Rejection> {
         if self.members.contains_key(&id) {
             return Err(Rejection::MemberExists);
         }
         self.check_urls(id, &new.peer_urls)?;
-        if new.is_learner && kind == ChangeKind::AddLearnerNode {
-            let learners = self.members.values().filter(|member| member.is_learner).count();
-            if learners >= limits.max_learners {
-                return Err(Rejection::TooManyLearners);
-            }
-        }
         // The context and the change must speak of the same member, and the change's type decides
         // about the vote: it is what raft goes by.
         if new.id != id || new.is_learner != (kind == ChangeKind::AddLearnerNode) {
@@ -188,14 +273,18 @@ impl Cluster {
 
     /// The raft configuration in etcd's JSON, for the seal.
     pub(crate) fn conf_state_json(&self) -> bytes::Bytes {
-        to_json(&StoredConfState::from(&self.conf_state))
+        write_conf_state(&self.conf_state)
     }
 }
 
-/// What bounds a change.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
-    pub(crate) max_learners: usize,
+/// A raft configuration from the JSON that etcd stores.
+pub(crate) fn read_conf_state(json: &[u8]) -> Option<ConfState> {
+    from_json::<StoredConfState>(json).map(ConfState::from)
+}
+
+/// A raft configuration in the JSON that etcd stores.
+pub(crate) fn write_conf_state(conf_state: &ConfState) -> bytes::Bytes {
+    to_json(&StoredConfState::from(conf_state))
 }
 
 fn member_row(member: &Member) -> TableOp {

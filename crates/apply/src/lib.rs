@@ -44,7 +44,8 @@
 //! # Where to look
 //!
 //! [`Machine`] applies; [`txn`] has the semantics of reads and writes; [`check`] has what is checked
-//! before a request is proposed; [`quota`] counts; [`Cluster`] and [`Alarms`] are the small tables.
+//! before a request is proposed; [`quota`] counts; [`Cluster`] and [`Alarms`] are the small tables;
+//! [`snapshot`] takes a state and puts one in the place of another.
 //! [`Shared`] is what readers hold. Not here: authentication, which a later version brings (its
 //! commands are rejected by name), and anything that waits.
 #![forbid(unsafe_code)]
@@ -62,6 +63,7 @@ mod rejection;
 mod reply;
 mod run;
 mod shared;
+pub mod snapshot;
 pub mod txn;
 
 pub use alarms::Alarms;

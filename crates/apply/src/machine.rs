@@ -12,20 +12,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backend::{Backend, Seal, Table, TableOp};
-use lease::{LeaseId, Lessor, Stored};
+use backend::{Backend, Seal, TableOp};
+use lease::{LeaseId, Lessor};
 use mvcc::{Store, Writer};
 use parking_lot::Mutex;
 use prost::Message;
-use raft::{Change, ChangeKind, ConfChange, ConfState, Entry, EntryKind, Index, NodeId, Term};
+use raft::{Change, ChangeKind, ConfChange, ConfState, Entry, EntryKind, Index, NodeId, SnapshotMeta, Term};
 
 use crate::alarms::Alarms;
-use crate::cluster::{Cluster, Limits, damage};
+use crate::cluster::Cluster;
 use crate::command;
 use crate::quota::Quota;
 use crate::rejection::{Failure, ReadFailure, Rejection};
 use crate::reply::{Applied, Body, Reply};
 use crate::shared::{Published, Shared};
+use crate::snapshot::load_leases;
 
 /// How a machine behaves. What all members must agree on says so.
 #[derive(Clone, Copy, Debug)]
@@ -34,13 +35,11 @@ pub struct Options {
     pub lease: lease::Config,
     /// The bytes that this member may use.
     pub quota: Quota,
-    /// How many learners the cluster may have; the same on all members.
-    pub max_learners: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { lease: lease::Config::default(), quota: Quota::from_flag(0), max_learners: 1 }
+        Options { lease: lease::Config::default(), quota: Quota::from_flag(0) }
     }
 }
 
@@ -162,6 +161,17 @@ impl Machine {
         self.backend.seal(Seal { index, term, conf_state, ops: std::mem::take(&mut self.ops) });
     }
 
+    /// Everything beside keys and leases that is kept in memory, of an installed state.
+    pub(crate) fn start_anew(&mut self, meta: &SnapshotMeta, cluster: Cluster, alarms: Alarms) {
+        self.applied = (meta.index, meta.term);
+        self.sealed = meta.index;
+        self.ops.clear();
+        self.reconfigured = false;
+        self.shared_cluster.set(cluster.clone());
+        self.shared_alarms.set(alarms.clone());
+        (self.cluster, self.alarms) = (cluster, alarms);
+    }
+
     fn apply_request(&mut self, entry: &Entry, now: Duration) -> Result<Applied, Failure> {
         let Some((id, command)) = command::read(&entry.data) else {
             return Ok(Applied::of(0, Err(Rejection::Unknown)));
@@ -190,8 +200,7 @@ impl Machine {
         let Some(change) = read_change(data) else {
             return Applied { conf_change: Some(refused(0)), ..Applied::of(0, Err(Rejection::Unknown)) };
         };
-        let limits = Limits { max_learners: self.options.max_learners };
-        match self.cluster.change(&change, limits) {
+        match self.cluster.change(&change) {
             Ok(ops) => {
                 self.ops.extend(ops);
                 self.reconfigured = true;
@@ -222,17 +231,4 @@ fn read_change(data: &[u8]) -> Option<ConfChange> {
     };
     let node = NodeId(change.node_id());
     Some(ConfChange { id: change.id(), change: Change { kind, node }, context: change.context().into() })
-}
-
-/// The leases in the table, each under its id in eight bytes.
-fn load_leases(backend: &Backend) -> Result<Vec<Stored>, Failure> {
-    let mut leases = Vec::new();
-    let mut damaged = None;
-    backend.scan_table(Table::Lease, |key, value| match api::leasepb::Lease::decode(value) {
-        Ok(lease) if key == lease.id.to_be_bytes() => {
-            leases.push(Stored { id: LeaseId(lease.id), ttl: lease.ttl, remaining_ttl: lease.remaining_ttl });
-        }
-        _ => damaged = Some(damage(Table::Lease, key)),
-    })?;
-    damaged.map_or(Ok(leases), Err)
 }

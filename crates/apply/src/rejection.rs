@@ -136,6 +136,8 @@ pub enum Failure {
         /// The row's key in hexadecimal.
         key: String,
     },
+    /// The members' records contradict the raft configuration; how.
+    Membership(String),
 }
 
 impl fmt::Display for Failure {
@@ -143,6 +145,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Store(error) => write!(f, "the key-value store failed: {error}"),
             Failure::Backend(error) => write!(f, "the backend failed: {error}"),
+            Failure::Membership(what) => write!(f, "the members contradict raft's configuration: {what}"),
             Failure::Damaged { table, key } => write!(f, "table {table} holds a damaged row under key {key}"),
         }
     }

@@ -83,7 +83,7 @@ impl Script {
         let stage = self.0.as_mut().unwrap();
         match verb {
             "at" => stage.now = Duration::from_secs_f64(words.next().parse().unwrap()),
-            "promote" => stage.shared.lessor.lock().promote(Duration::ZERO, stage.now),
+            "promote" => _ = stage.shared.lessor.lock().promote(Duration::ZERO, stage.now),
             "restart" => self.0 = self.0.take().map(Stage::restart),
             "quota" => {
                 let mut stage = self.0.take().unwrap();

@@ -115,7 +115,7 @@ fn live(mut stage: Stage, log: &[Entry], rng: &mut Rng, calm: bool) -> (Stage, V
             14..=17 => stage.store_step(),
             18 => stage = stage.restart(),
             19 | 20 => stage = stage.crash().0,
-            21 => stage.shared.lessor.lock().promote(Duration::ZERO, now),
+            21 => _ = stage.shared.lessor.lock().promote(Duration::ZERO, now),
             22 => stage.shared.lessor.lock().demote(),
             _ => {}
         }

@@ -2,8 +2,8 @@
 //!
 //! | lock | guards | held by |
 //! |---|---|---|
-//! | `copying` | a defragmentation | one at a time, for as long as it takes |
-//! | `writer` | redb's write side, the count of live bytes | a flush, the ends of a defragmentation |
+//! | `copying` | defragmentation, install | one at a time, for as long as it takes |
+//! | `writer` | redb's write side, the count of live bytes | a flush, the ends of a defragmentation, the end of an install |
 //! | `queue` | the young generation's writer side, sealed batches | the apply thread per row, a flush for an instant |
 //! | `overlay` | table changes not yet flushed | the apply thread per seal, readers of tables |
 //! | `picture` | what readers see | readers to clone an `Arc`, writers to replace it |
@@ -40,16 +40,16 @@ pub(crate) struct Shared {
     pub(crate) health: Arc<Health>,
     pub(crate) copying: Mutex<()>,
     pub(crate) writer: Mutex<Writer>,
-    queue: Mutex<Queue>,
-    overlay: Mutex<Overlay>,
+    pub(crate) queue: Mutex<Queue>,
+    pub(crate) overlay: Mutex<Overlay>,
     pub(crate) picture: RwLock<Arc<Picture>>,
-    consistent: Mutex<Consistent>,
+    pub(crate) consistent: Mutex<Consistent>,
     // Bytes of memory that wait for a flush, and of disk they will take; bytes live in redb.
-    buffered: AtomicUsize,
-    promised: AtomicU64,
-    live: AtomicU64,
+    pub(crate) buffered: AtomicUsize,
+    pub(crate) promised: AtomicU64,
+    pub(crate) live: AtomicU64,
     pub(crate) density: AtomicU64,
-    bell: Bell,
+    pub(crate) bell: Bell,
 }
 
 /// The write side of redb.
@@ -74,7 +74,7 @@ pub(crate) struct Touched {
 
 /// Wakes the flusher and the writer that waits for room.
 #[derive(Default)]
-struct Bell {
+pub(crate) struct Bell {
     asked: Mutex<bool>,
     work: Condvar,
     room: Condvar,
@@ -259,8 +259,7 @@ impl Backend {
         };
         writer.release();
         if work.is_empty() {
-            let consistent = shared.consistent.lock();
-            return Ok(Flushed { index: consistent.index, term: consistent.term, ..Flushed::default() });
+            return Ok(Flushed::at(&shared.consistent.lock()));
         }
         // From here on the work is in no queue: if this ends in any way but durably, even in a
         // panic, no later flush may pass it by.
@@ -283,15 +282,14 @@ impl Backend {
                 consistent.term = reached.term;
                 consistent.conf_state = reached.conf_state.or(consistent.conf_state.take());
             }
-            Flushed { index: consistent.index, term: consistent.term, rows, bytes, more: work.more }
+            Flushed { rows, bytes, more: work.more, ..Flushed::at(&consistent) }
         };
         shared.live.store(writer.live.0, Ordering::Relaxed);
         shared.promised.fetch_sub(work.disk, Ordering::Relaxed);
         shared.buffered.fetch_sub(work.memory, Ordering::Relaxed);
         shared.queue.lock().landed();
         std::mem::forget(unfinished);
-        drop(shared.bell.asked.lock());
-        shared.bell.room.notify_all();
+        shared.bell.ring_for_room();
         Ok(flushed)
     }
 
@@ -434,7 +432,36 @@ impl Backend {
     }
 }
 
+impl Flushed {
+    fn at(consistent: &Consistent) -> Flushed {
+        let Consistent { index, term, conf_state } = consistent.clone();
+        Flushed { index, term, conf_state, ..Flushed::default() }
+    }
+}
+
+impl Bell {
+    /// Wakes the writer that waits for room, or is about to.
+    pub(crate) fn ring_for_room(&self) {
+        drop(self.asked.lock());
+        self.room.notify_all();
+    }
+}
+
 impl Writer {
+    /// Goes on with another database; the old one closes when its last reader is done.
+    pub(crate) fn take_over(
+        &mut self,
+        database: Arc<Database>,
+        length: Arc<AtomicU64>,
+        live: Live,
+        retired: impl Iterator<Item = Arc<Generation>>,
+    ) {
+        self.closed.push(std::mem::replace(&mut self.database, database));
+        (self.length, self.live) = (length, live);
+        self.retired.extend(retired);
+        self.release();
+    }
+
     fn release(&mut self) {
         self.retired.retain(|generation| Arc::strong_count(generation) > 1);
         self.closed.retain(|database| Arc::strong_count(database) > 1);

@@ -253,6 +253,20 @@ impl Queue {
         self.in_flight = false;
     }
 
+    /// Drops everything and begins again behind `durable_index`, the position of another state. Batches
+    /// and changes keep counting up, for whoever waits for a number.
+    pub(crate) fn start_anew(&mut self, young: Arc<Generation>, durable_index: u64, overlay: &mut Overlay) {
+        overlay.clear();
+        *self = Queue {
+            open: self.open + 1,
+            flushed: self.open,
+            taken_ops: overlay.stamp,
+            handed: self.handed,
+            taken: self.handed,
+            ..Queue::new(young, durable_index)
+        };
+    }
+
     /// How much the young generation holds, in rows of common size.
     pub(crate) fn young_weight(&self) -> usize {
         weight(self.young_rows, self.young_disk)
@@ -346,6 +360,10 @@ impl Overlay {
             self.stamp += 1;
             self.tables[op.table as usize].insert(op.key.clone(), (self.stamp, op.value.clone()));
         }
+    }
+
+    fn clear(&mut self) {
+        self.tables = Default::default();
     }
 
     /// What waits for this key, if anything does: a value, or its removal.

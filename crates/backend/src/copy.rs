@@ -247,6 +247,11 @@ pub(crate) fn unknown_density() -> AtomicU64 {
 }
 
 impl crate::backend::Shared {
+    /// Another state has the name: what the last copy showed is no more true.
+    pub(crate) fn forget_density(&self) {
+        self.density.store(1f64.to_bits(), Ordering::Relaxed);
+    }
+
     fn density(&self) -> f64 {
         f64::from_bits(self.density.load(Ordering::Relaxed)).max(1.0)
     }

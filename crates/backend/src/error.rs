@@ -17,8 +17,13 @@ pub enum Error {
     /// An earlier call failed, with this error: what is on disk is no longer known, so nothing
     /// more is read from or written to it through this handle.
     Poisoned(String),
-    /// A defragmentation is already under way. The handle stays good.
+    /// A defragmentation or an install is already under way. The handle stays good.
     Busy,
+    /// What an export was to be written to failed. The handle stays good.
+    Sink(String),
+    /// A snapshot's body is not what it should be, or cannot be read. Nothing was installed, and the
+    /// handle stays good.
+    Body(String),
 }
 
 impl fmt::Display for Error {
@@ -30,6 +35,8 @@ impl fmt::Display for Error {
             Error::Storage(what) => write!(f, "the store cannot be read or written: {what}"),
             Error::Poisoned(what) => write!(f, "the store is closed after an earlier failure: {what}"),
             Error::Busy => write!(f, "the store is being defragmented already"),
+            Error::Sink(what) => write!(f, "the snapshot cannot be written: {what}"),
+            Error::Body(what) => write!(f, "the snapshot cannot be installed: {what}"),
         }
     }
 }

@@ -9,8 +9,8 @@
 use crate::buffer::{Generation, Work};
 use crate::error::{Error, failed};
 use crate::tables::{
-    CONF_STATE, CONSISTENT_INDEX, LIVE_BYTES, OWN, ROWS, Row, RowKey, TERM, Table, TableOp, entry_bytes,
-    record_len, row_bytes, wrap_row,
+    LIVE_BYTES, OWN, ROWS, Row, RowKey, Table, TableOp, entry_bytes, position, record_len, row_bytes,
+    wrap_row,
 };
 use bytes::Bytes;
 use redb::{Database, Durability, ReadableTable, WriteTransaction};
@@ -145,17 +145,7 @@ pub(crate) fn write(
     assert!(commit.rows <= work.rows, "{} rows flushed of {} sealed", commit.rows, work.rows);
     commit.change_tables(&work.ops)?;
     if let Some(consistent) = &work.consistent {
-        let mut position = vec![
-            TableOp::put(
-                Table::Meta,
-                CONSISTENT_INDEX,
-                Bytes::copy_from_slice(&consistent.index.to_be_bytes()),
-            ),
-            TableOp::put(Table::Meta, TERM, Bytes::copy_from_slice(&consistent.term.to_be_bytes())),
-        ];
-        if let Some(conf_state) = &consistent.conf_state {
-            position.push(TableOp::put(Table::Meta, CONF_STATE, conf_state.clone()));
-        }
+        let position: Vec<TableOp> = position(consistent).collect();
         commit.change_tables(&position)?;
     }
     commit.remove_rows(&work.removals)?;

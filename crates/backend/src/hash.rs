@@ -2,11 +2,8 @@
 
 use crate::Backend;
 use crate::error::{Error, failed};
-use crate::tables::{CONSISTENT_INDEX, TERM, Table, unwrap_row};
+use crate::tables::{CONSISTENT_INDEX, STORAGE_VERSION, TERM, Table, unwrap_row};
 use redb::ReadableTable;
-
-/// etcd's key in `meta` for the version of the layout; a member may raise it on its own.
-const STORAGE_VERSION: &[u8] = b"storageVersion";
 
 impl Backend {
     /// CRC-32C over all tables in the order of etcd's bucket names, each as its name, then its

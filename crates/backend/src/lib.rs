@@ -61,9 +61,11 @@ mod backend;
 mod buffer;
 mod copy;
 mod error;
+mod export;
 mod flush;
 mod hash;
 mod health;
+mod install;
 mod medium;
 mod open;
 mod tables;
@@ -71,10 +73,13 @@ mod view;
 
 pub use backend::Backend;
 pub use error::Error;
+pub use export::Export;
+pub use install::{Incoming, Placed, Target, inspect};
 pub use redb::StorageBackend;
 pub use tables::{Consistent, Row, RowKey, Seal, Table, TableOp, row_key};
 pub use view::View;
 
+use bytes::Bytes;
 use std::path::PathBuf;
 
 /// Where the store lives.
@@ -107,12 +112,14 @@ impl Default for Options {
 }
 
 /// What one flush made durable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flushed {
     /// The consistent index that is durable now.
     pub index: u64,
     /// Its term.
     pub term: u64,
+    /// The raft configuration as of that index, in etcd's JSON form; none before the first.
+    pub conf_state: Option<Bytes>,
     /// Rows written.
     pub rows: usize,
     /// Bytes of rows and table values written.

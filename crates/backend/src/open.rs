@@ -37,6 +37,7 @@ pub(crate) fn sibling(path: &Path, suffix: &str) -> PathBuf {
 
 pub(crate) const CREATING: &str = ".creating";
 pub(crate) const COPYING: &str = ".defragmenting";
+pub(crate) const INSTALLING: &str = ".installing";
 
 /// Only the owner may read what clients stored.
 const FILE_MODE: u32 = 0o600;
@@ -53,7 +54,7 @@ pub(crate) fn open_file(path: &Path, cache: usize) -> Result<Opened, Error> {
         Err(error) => return Err(io_failed("cannot open", path, &error)),
     };
     // Only now, with the store locked, does a half-made copy belong to no living process.
-    for suffix in [CREATING, COPYING] {
+    for suffix in [CREATING, COPYING, INSTALLING] {
         remove_stale(&sibling(path, suffix))?;
     }
     Ok(opened)
@@ -195,23 +196,31 @@ fn own(reads: &ReadTransaction, key: &str) -> Result<Option<Vec<u8>>, Error> {
 /// What the store says about itself when it is opened.
 pub(crate) fn read_position(database: &Database) -> Result<(Consistent, Live), Error> {
     let reads = database.begin_read().map_err(failed)?;
-    let number = |name: &str, bytes: Option<&[u8]>| match bytes {
+    let live = own(&reads, LIVE_BYTES)?;
+    let live = Live(number(LIVE_BYTES, live.as_deref())?);
+    Ok((position(&reads)?, live))
+}
+
+/// A number as etcd stores it; absent, it is 0.
+pub(crate) fn number(name: &str, bytes: Option<&[u8]>) -> Result<u64, Error> {
+    match bytes {
         None => Ok(0),
         Some(bytes) => bytes
             .try_into()
             .map(u64::from_be_bytes)
             .map_err(|_| Error::Corrupt(format!("{name} has {} bytes, not 8", bytes.len()))),
-    };
-    let live = own(&reads, LIVE_BYTES)?;
-    let live = Live(number(LIVE_BYTES, live.as_deref())?);
+    }
+}
+
+/// How far the state of a transaction reaches in the log.
+pub(crate) fn position(reads: &ReadTransaction) -> Result<Consistent, Error> {
     let meta = reads.open_table(Table::Meta.definition()).map_err(failed)?;
     let index = meta.get(CONSISTENT_INDEX).map_err(failed)?;
     let term = meta.get(TERM).map_err(failed)?;
     let conf_state = meta.get(CONF_STATE).map_err(failed)?;
-    let consistent = Consistent {
+    Ok(Consistent {
         index: number("consistent_index", index.as_ref().map(|value| value.value()))?,
         term: number("term", term.as_ref().map(|value| value.value()))?,
         conf_state: conf_state.map(|value| Bytes::copy_from_slice(value.value())),
-    };
-    Ok((consistent, live))
+    })
 }

@@ -180,6 +180,17 @@ pub(crate) const CONSISTENT_INDEX: &[u8] = b"consistent_index";
 pub(crate) const TERM: &[u8] = b"term";
 pub(crate) const CONF_STATE: &[u8] = b"confState";
 
+/// etcd's key in `meta` for the version of the layout; a member may raise it on its own.
+pub(crate) const STORAGE_VERSION: &[u8] = b"storageVersion";
+
+/// What is written to `meta` for a position; a configuration that is not given stays.
+pub(crate) fn position(at: &Consistent) -> impl Iterator<Item = TableOp> {
+    let number = |number: u64| Bytes::copy_from_slice(&number.to_be_bytes());
+    let conf_state = at.conf_state.clone().map(|conf| TableOp::put(Table::Meta, CONF_STATE, conf));
+    let index = TableOp::put(Table::Meta, CONSISTENT_INDEX, number(at.index));
+    [index, TableOp::put(Table::Meta, TERM, number(at.term))].into_iter().chain(conf_state)
+}
+
 pub(crate) type EntryTable = redb::TableDefinition<'static, &'static [u8], &'static [u8]>;
 
 impl Table {

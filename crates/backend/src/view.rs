@@ -37,6 +37,10 @@ impl Durable {
         Ok(Durable { rows, transaction, length: length.clone(), _database: database.clone() })
     }
 
+    pub(crate) fn transaction(&self) -> &ReadTransaction {
+        &self.transaction
+    }
+
     pub(crate) fn table(&self, table: Table) -> Result<ReadOnlyTable<&'static [u8], &'static [u8]>, Error> {
         self.transaction.open_table(table.definition()).map_err(failed)
     }

@@ -65,6 +65,11 @@ pub enum Renewal {
     ClearCheckpoint,
 }
 
+/// One reign of a primary, by number: whoever learnt it before proving leadership and shows it with
+/// the renewal can be sure that the proof was of the reign that renews.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Epoch(u64);
+
 /// The keys that have to go with a lease.
 #[derive(Debug)]
 pub struct Keys(HashSet<Box<[u8]>>);
@@ -93,12 +98,14 @@ pub struct Lessor {
     leases: HashMap<LeaseId, Lease>,
     primary: Option<Primary>,
     generations: u64,
+    /// Reigns so far; the present one's number, where there is one.
+    epochs: u64,
 }
 
 impl Lessor {
     /// A lessor without leases that measures no time.
     pub fn new(config: Config) -> Self {
-        Lessor { config, leases: HashMap::new(), primary: None, generations: 0 }
+        Lessor { config, leases: HashMap::new(), primary: None, generations: 0, epochs: 0 }
     }
 
     /// A lessor with the leases of a stored state. The keys follow by [`Lessor::attach`].
@@ -108,6 +115,14 @@ impl Lessor {
             lessor.insert(id, ttl, remaining_ttl, Duration::ZERO);
         }
         lessor
+    }
+
+    /// Forgets everything for the leases of another state, restored with the same configuration, and
+    /// measures no time until it is promoted again. Epochs go on: none comes twice.
+    pub fn replace(&mut self, restored: Lessor) -> Lessor {
+        let epochs = self.epochs.max(restored.epochs);
+        let generations = self.generations.max(restored.generations);
+        std::mem::replace(self, Lessor { primary: None, generations, epochs, ..restored })
     }
 
     // ---- what log entries do, the same on every member --------------------------------------
@@ -222,7 +237,7 @@ impl Lessor {
     ///
     /// Leases that would run out in the same second are spread, later ones moving further away,
     /// so that a storm of revocations does not follow every leader change.
-    pub fn promote(&mut self, extend: Duration, now: Duration) {
+    pub fn promote(&mut self, extend: Duration, now: Duration) -> Epoch {
         let mut order: Vec<(Duration, LeaseId)> = self
             .leases
             .iter()
@@ -249,11 +264,18 @@ impl Lessor {
         }
         primary.expiries = Schedule::from_slots(slots);
         self.primary = Some(primary);
+        self.epochs += 1;
+        Epoch(self.epochs)
     }
 
     /// Stops measuring time.
     pub fn demote(&mut self) {
         self.primary = None;
+    }
+
+    /// The present reign, if this member measures time.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.primary.is_some().then_some(Epoch(self.epochs))
     }
 
     /// Whether this member measures time.

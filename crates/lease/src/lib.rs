@@ -52,4 +52,4 @@ mod lessor;
 mod schedule;
 
 pub use lease::{Error, LeaseId, Stored, TimeToLive};
-pub use lessor::{Config, Keys, Lessor, MAX_TTL, Renewal};
+pub use lessor::{Config, Epoch, Keys, Lessor, MAX_TTL, Renewal};

@@ -72,7 +72,7 @@ impl Stage {
             "checkpoint" => {
                 lessor.checkpoint(id(1), number(2), now);
             }
-            "promote" => lessor.promote(seconds(1), now),
+            "promote" => _ = lessor.promote(seconds(1), now),
             "demote" => lessor.demote(),
             "restart" => self.lessor = Lessor::restore(self.config, lessor.stored()),
             "list" => return format!("leases:{}", ids(lessor.list())),

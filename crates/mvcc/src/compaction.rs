@@ -12,8 +12,8 @@ use crate::read::ReadError;
 use crate::revision::Revision;
 use crate::store::{Shared, Store, Writer};
 
-const SCHEDULED: &[u8] = b"scheduledCompactRev";
-const FINISHED: &[u8] = b"finishedCompactRev";
+pub(crate) const SCHEDULED: &[u8] = b"scheduledCompactRev";
+pub(crate) const FINISHED: &[u8] = b"finishedCompactRev";
 
 /// Why there is nothing to compact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +123,8 @@ impl Store {
             if target <= sweep.finished {
                 return Ok(Progress { state: ProgressState::Done, rows: 0 });
             }
-            if scheduled(&shared.backend)?.is_none_or(|sealed| sealed < target) {
+            let sealed = read_marker(|name| shared.backend.table_get(Table::Meta, name), SCHEDULED)?;
+            if sealed.is_none_or(|sealed| sealed < target) {
                 return Ok(Progress { state: ProgressState::More, rows: 0 });
             }
             sweep.running = Some(Running { target, cursor: Some(Vec::new()), dead: VecDeque::new() });
@@ -188,18 +189,12 @@ fn marker(name: &'static [u8], revision: i64) -> TableOp {
     TableOp::put(Table::Meta, Bytes::from_static(name), Bytes::copy_from_slice(&value))
 }
 
-/// The last revision that was ordered to be compacted to.
-pub(crate) fn scheduled(backend: &backend::Backend) -> Result<Option<i64>, ReadError> {
-    read_marker(backend, SCHEDULED)
-}
-
-/// The last revision that was compacted to completely.
-pub(crate) fn finished(backend: &backend::Backend) -> Result<Option<i64>, ReadError> {
-    read_marker(backend, FINISHED)
-}
-
-fn read_marker(backend: &backend::Backend, name: &'static [u8]) -> Result<Option<i64>, ReadError> {
-    let Some(value) = backend.table_get(Table::Meta, name)? else { return Ok(None) };
+/// The revision of a marker in the table `meta`, of which `get` reads one entry.
+pub(crate) fn read_marker(
+    get: impl Fn(&[u8]) -> Result<Option<Bytes>, backend::Error>,
+    name: &[u8],
+) -> Result<Option<i64>, ReadError> {
+    let Some(value) = get(name)? else { return Ok(None) };
     match RowKey::try_from(&value[..]) {
         Ok(key) if Revision::from_row_key(&key).main >= 0 => Ok(Some(Revision::from_row_key(&key).main)),
         _ => Err(ReadError::Storage(backend::Error::Corrupt(format!(

@@ -11,7 +11,7 @@
 use std::ops::{ControlFlow, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use backend::{Backend, RowKey, View};
+use backend::{RowKey, View};
 use bytes::Bytes;
 
 use crate::compaction::{self, Sweep};
@@ -41,17 +41,20 @@ const WORTH_THREADS: u64 = 20_000;
 /// Pieces for each thread: they divide revisions evenly and not rows, so one may hold far more than another.
 const PIECES_PER_THREAD: usize = 8;
 
-pub(crate) fn rebuild(backend: &Backend) -> Result<(State, Sweep, Opened), ReadError> {
-    let scheduled = compaction::scheduled(backend)?.unwrap_or(-1);
-    let finished = compaction::finished(backend)?.unwrap_or(-1);
+/// What a store is rebuilt from: the rows, and a look into the table of markers.
+pub(crate) fn rebuild(
+    view: &View,
+    meta: impl Fn(&[u8]) -> Result<Option<Bytes>, backend::Error>,
+) -> Result<(State, Sweep, Opened), ReadError> {
+    let scheduled = compaction::read_marker(&meta, compaction::SCHEDULED)?.unwrap_or(-1);
+    let finished = compaction::read_marker(&meta, compaction::FINISHED)?.unwrap_or(-1);
     let compact = scheduled.max(finished);
-    let view = backend.view()?;
     let threads = match std::thread::available_parallelism() {
         Ok(cores) if view.approximate_rows()? >= WORTH_THREADS => cores.get(),
         _ => 1,
     };
     let pieces = view.split(if threads == 1 { 1 } else { threads * PIECES_PER_THREAD })?;
-    let pieces = in_parallel(threads, pieces, |range| Piece::read(&view, range));
+    let pieces = in_parallel(threads, pieces, |range| Piece::read(view, range));
     let pieces = pieces.into_iter().collect::<Result<Vec<Piece>, ReadError>>()?;
 
     // Revisions never go back: what was compacted away existed, and a new store begins at 1.

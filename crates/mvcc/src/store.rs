@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use backend::Backend;
+use backend::{Backend, Incoming, Table};
 use parking_lot::{Mutex, RwLock};
 
 use crate::compaction::Sweep;
@@ -47,7 +47,8 @@ impl Store {
     /// # Errors
     /// When the backend cannot be read or holds a row that is not a record.
     pub fn open(backend: Backend) -> Result<(Store, Writer, Opened), ReadError> {
-        let (state, sweep, opened) = open::rebuild(&backend)?;
+        let meta = |name: &[u8]| backend.table_get(Table::Meta, name);
+        let (state, sweep, opened) = open::rebuild(&backend.view()?, meta)?;
         let current = state.current;
         let shared = Arc::new(Shared { backend, state: RwLock::new(state), sweep: Mutex::new(sweep) });
         Ok((Store { shared: Arc::clone(&shared) }, Writer { shared, current }, opened))
@@ -67,5 +68,36 @@ impl Store {
     /// How many keys exist now.
     pub fn live_keys(&self) -> u64 {
         self.shared.state.read().index.live()
+    }
+}
+
+impl Writer {
+    /// Puts another state in the place of this one: on disk and for all readers at once. Who reads already
+    /// goes on in the old state; who begins later sees the new one, revision, index and rows together. A
+    /// compaction under way is given up with the state that it was of.
+    ///
+    /// # Errors
+    /// When the new state cannot be read, is of an older revision than this one, or cannot be put in place.
+    pub fn install(&mut self, incoming: Incoming<'_>) -> Result<Opened, ReadError> {
+        let meta = |name: &[u8]| incoming.table_get(Table::Meta, name);
+        let (state, sweep, opened) = open::rebuild(&incoming.view(), meta)?;
+        if state.current < self.current {
+            let what = format!("it ends at revision {}, this member is at {}", state.current, self.current);
+            return Err(ReadError::Storage(backend::Error::Body(what)));
+        }
+        // No step of the compaction between here and the end: what it queues would hit the new state.
+        let mut old_sweep = self.shared.sweep.lock();
+        let placed = incoming.take_place().map_err(ReadError::Storage)?;
+        self.current = state.current;
+        let old = {
+            let mut shown = self.shared.state.write();
+            placed.publish();
+            std::mem::replace(&mut *shown, state)
+        };
+        *old_sweep = sweep;
+        // Taking a large index apart takes a while, which nobody should wait for.
+        drop(old_sweep);
+        drop(old);
+        Ok(opened)
     }
 }

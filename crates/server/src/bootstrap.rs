@@ -130,7 +130,6 @@ pub(crate) fn open(config: &Config, seed: u64) -> Result<Parts, StartError> {
                 ..lease::Config::default()
             },
             quota: Quota::from_flag(config.quota_bytes),
-            max_learners: config.max_learners,
         },
     )
     .map_err(StartError::Machine)?;

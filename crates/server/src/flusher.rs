@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use backend::Flushed;
 use raft::{Index, SnapshotMeta, Term};
 
 use crate::member::Member;
@@ -39,7 +40,7 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), backend
             }
             if flushed.index >= noted + member.config().snapshot_count {
                 noted = flushed.index;
-                note_coverage(member, flushed.index, flushed.term);
+                note_coverage(member, &flushed);
             }
             if stopping && !flushed.more {
                 return Ok(());
@@ -48,11 +49,13 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), backend
     }
 }
 
-/// Everything up to `index` is durable in redb: the WAL may forget it, but for the entries that are
-/// kept for followers to catch up with.
-fn note_coverage(member: &Member, index: u64, term: u64) {
-    let conf_state = member.cluster().conf_state.clone();
-    let meta = SnapshotMeta { conf_state, index: Index(index), term: Term(term) };
-    let release_to = Index(index.saturating_sub(member.config().catchup_entries));
+/// Everything up to the flushed index is durable in redb: the WAL may forget it, but for the entries
+/// that are kept for followers to catch up with. The note carries the configuration of that very
+/// index; the newest may be of a later one (W11).
+fn note_coverage(member: &Member, flushed: &Flushed) {
+    let conf_state = flushed.conf_state.as_deref().and_then(apply::snapshot::conf_state_of);
+    let (index, term) = (Index(flushed.index), Term(flushed.term));
+    let meta = SnapshotMeta { conf_state: conf_state.unwrap_or_default(), index, term };
+    let release_to = Index(flushed.index.saturating_sub(member.config().catchup_entries));
     member.wal_queue().push(WalJob::Covered { meta, release_to });
 }

@@ -1,0 +1,223 @@
+//! A state as it travels: taken here to be sent, or arrived to take this one's place.
+//!
+//! The body is etcd's backend file; its metadata are the index, term and raft configuration of
+//! exactly that state. Both ends insist on it: a body that is newer or older than its metadata makes
+//! the receiver skip entries or apply them twice.
+//!
+//! # The order of an install
+//!
+//! 1. The body is on disk and synced; [`check`] has found nothing wrong. Only then may raft hear of it.
+//! 2. The log's record of the snapshot is durable.
+//! 3. [`Machine::install`] puts the new state in the old one's place.
+//! 4. The body, and what the log held before it, may go.
+//!
+//! A crash before 2 leaves the old state and a body that nobody refers to; between 2 and 3 a start
+//! finds the record newer than the state and calls [`finish`] with the body; after 3 the new state.
+
+use std::io::{Read, Seek, Write};
+
+use api::leasepb;
+use backend::{Backend, Consistent, Export, Incoming, Table, Target};
+use bytes::Bytes;
+use lease::{LeaseId, Lessor, Stored};
+use prost::Message as _;
+use raft::{ConfState, Index, SnapshotMeta, Term};
+
+use crate::alarms::Alarms;
+use crate::cluster::{self, Cluster, damage};
+use crate::machine::Machine;
+use crate::rejection::Failure;
+
+/// Tables to read: the store's, or those of a state that is to take its place.
+pub(crate) trait Tables {
+    fn scan(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), backend::Error>;
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, backend::Error>;
+    fn position(&self) -> Consistent;
+}
+
+impl Tables for Backend {
+    fn scan(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), backend::Error> {
+        self.scan_table(table, visit)
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, backend::Error> {
+        self.table_get(table, key)
+    }
+
+    fn position(&self) -> Consistent {
+        self.consistent()
+    }
+}
+
+impl Tables for Incoming<'_> {
+    fn scan(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), backend::Error> {
+        self.scan_table(table, visit)
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, backend::Error> {
+        self.table_get(table, key)
+    }
+
+    fn position(&self) -> Consistent {
+        self.consistent().clone()
+    }
+}
+
+/// A state that stays as it is until it is written out. It holds disk space: drop it soon.
+pub struct Taken {
+    meta: SnapshotMeta,
+    export: Export,
+}
+
+/// The state as it is now, everything sealed included. For any thread; the apply thread and readers
+/// go on.
+///
+/// Its index may be one that raft has not been told of as applied yet, when a batch has just been
+/// sealed: hand it to raft after that.
+///
+/// # Errors
+/// The store failed.
+pub fn take(backend: &Backend) -> Result<Taken, Failure> {
+    let export = backend.export()?;
+    let Consistent { index, term, conf_state } = export.consistent().clone();
+    let conf_state = match conf_state {
+        Some(json) => conf_state_of(&json).ok_or_else(|| damage(Table::Meta, b"confState"))?,
+        None => ConfState::default(),
+    };
+    Ok(Taken { meta: SnapshotMeta { conf_state, index: Index(index), term: Term(term) }, export })
+}
+
+impl Taken {
+    /// Index, term and raft configuration of exactly this state.
+    pub fn meta(&self) -> &SnapshotMeta {
+        &self.meta
+    }
+
+    /// Writes the body and hands the sink back, not synced. Memory is bounded whatever the size.
+    ///
+    /// # Errors
+    /// The sink failed ([`backend::Error::Sink`]), or the store.
+    pub fn write_to<F: Write + Seek>(&self, sink: F) -> Result<F, backend::Error> {
+        self.export.write_to(sink)
+    }
+}
+
+/// The raft configuration in etcd's stored JSON, as flushes and snapshots carry it.
+pub fn conf_state_of(json: &[u8]) -> Option<ConfState> {
+    cluster::read_conf_state(json)
+}
+
+/// Whether a body that has arrived can be installed as the state at `meta`. It is read as a whole.
+///
+/// # Errors
+/// What is wrong with it: it must not be handed to raft.
+pub fn check(body: impl Read + Seek, meta: &SnapshotMeta) -> Result<(), Failure> {
+    let mut members = Vec::new();
+    backend::inspect(body, &position(meta), |table, key, value| {
+        if table == Table::Members {
+            members.push((key.to_vec(), value.to_vec()));
+        }
+    })?;
+    let mut cluster = Cluster { conf_state: meta.conf_state.clone(), ..Cluster::default() };
+    for (key, value) in members {
+        cluster.load_member(&key, &value)?;
+    }
+    cluster.settle().map(|_| ())
+}
+
+/// What an install came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// The current revision of the new state: watchers go on from there.
+    pub revision: i64,
+}
+
+impl Machine {
+    /// Replaces the state by the one in `body`, an etcd backend file as of `meta`: on disk in one
+    /// step, then for every reader. Whoever reads already goes on in the old state.
+    ///
+    /// # Errors
+    /// Nothing has changed in memory, and on disk is the old state or the new one, whole. But raft's
+    /// log begins behind the snapshot by now: the member must stop, and its next start calls
+    /// [`finish`].
+    ///
+    /// # Panics
+    /// If the snapshot is not of a later entry than the last one applied.
+    pub fn install(
+        &mut self,
+        body: impl Read + Seek,
+        meta: &SnapshotMeta,
+        target: Target<'_>,
+    ) -> Result<Installed, Failure> {
+        let applied = self.applied().0;
+        assert!(meta.index > applied, "a snapshot of entry {} for a state at {applied}", meta.index);
+        let backend = self.backend.clone();
+        let incoming = receive(&backend, body, meta, target)?;
+        let (cluster, alarms) = (Cluster::load(&incoming)?, Alarms::load(&incoming)?);
+        let mut lessor = Lessor::restore(self.options.lease, load_leases(&incoming)?);
+        let opened = self.writer.install(incoming)?;
+        for (key, lease) in opened.leases {
+            let _ = lessor.attach(LeaseId(lease), &key);
+        }
+        let old = self.lessor.lock().replace(lessor);
+        drop(old);
+        self.start_anew(meta, cluster, alarms);
+        Ok(Installed { revision: self.writer.current_revision() })
+    }
+}
+
+/// Finishes, at a start, an install that a crash interrupted: the log has a record of a snapshot
+/// that is newer than the state. Says whether there was anything to do. Opens nothing else: the
+/// machine is opened afterwards.
+///
+/// # Errors
+/// The body or the store cannot be read or written.
+pub fn finish(
+    backend: &Backend,
+    body: impl Read + Seek,
+    meta: &SnapshotMeta,
+    target: Target<'_>,
+) -> Result<bool, Failure> {
+    if backend.consistent().index >= meta.index.0 {
+        return Ok(false);
+    }
+    receive(backend, body, meta, target)?.take_place()?.publish();
+    Ok(true)
+}
+
+fn receive<'a>(
+    backend: &'a Backend,
+    body: impl Read + Seek,
+    meta: &SnapshotMeta,
+    target: Target<'a>,
+) -> Result<Incoming<'a>, Failure> {
+    let mut incoming = backend.receive(body, position(meta), target)?;
+    let ops = Cluster::load_unsettled(&incoming)?.settle()?;
+    if !ops.is_empty() {
+        incoming.amend(&ops)?;
+    }
+    Ok(incoming)
+}
+
+fn position(meta: &SnapshotMeta) -> Consistent {
+    let conf_state = Some(cluster::write_conf_state(&meta.conf_state));
+    Consistent { index: meta.index.0, term: meta.term.0, conf_state }
+}
+
+/// The leases in the table, each under its id in eight bytes.
+pub(crate) fn load_leases(tables: &impl Tables) -> Result<Vec<Stored>, Failure> {
+    let mut leases = Vec::new();
+    let mut damaged = None;
+    tables.scan(Table::Lease, &mut |key, value| match leasepb::Lease::decode(value) {
+        Ok(lease) if key == lease.id.to_be_bytes() => {
+            leases.push(Stored { id: LeaseId(lease.id), ttl: lease.ttl, remaining_ttl: lease.remaining_ttl });
+        }
+        _ => damaged = Some(damage(Table::Lease, key)),
+    })?;
+    damaged.map_or(Ok(leases), Err)
+}
+
+/// The name of a body's file: its index, so that one is never taken for another's.
+pub fn file_name(index: Index) -> String {
+    format!("{:016x}.snap.db", index.0)
+}

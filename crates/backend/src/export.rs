@@ -1,0 +1,101 @@
+//! One consistent state, written out as etcd's backend file.
+//!
+//! The state is a redb read transaction: rows, tables, consistent index, term and configuration of
+//! one commit, whatever is written meanwhile. It is walked once, in order, straight into the sink,
+//! so memory is bounded and no lock is held. What it costs is pages: those that flushes free while
+//! an export lives cannot be used again before it is dropped.
+
+use crate::Backend;
+use crate::error::{Error, failed};
+use crate::health::Health;
+use crate::open;
+use crate::tables::{Consistent, RowKey, Table, unwrap_row};
+use crate::view::Durable;
+use redb::ReadableTable as _;
+use std::io::{Seek, Write};
+use std::sync::Arc;
+
+/// The name of etcd's bucket for rows.
+pub(crate) const ROW_BUCKET: &str = "key";
+
+/// What etcd appends to the revision of a deletion.
+pub(crate) const TOMBSTONE_MARK: u8 = b't';
+
+/// A state of the store that stays as it is, to be written out. Drop it soon.
+pub struct Export {
+    durable: Arc<Durable>,
+    consistent: Consistent,
+    health: Arc<Health>,
+}
+
+impl Backend {
+    /// Everything sealed when this was called, flushed first; later batches may be among it, whole.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn export(&self) -> Result<Export, Error> {
+        self.flush_all()?;
+        let durable = self.shared.picture.read().durable.clone();
+        // Not what the handle knows: the position that this very transaction holds.
+        let consistent = self.shared.health.guard(|| open::position(durable.transaction()))?;
+        Ok(Export { durable, consistent, health: self.shared.health.clone() })
+    }
+}
+
+impl Export {
+    /// The position in the log of exactly this state.
+    pub fn consistent(&self) -> &Consistent {
+        &self.consistent
+    }
+
+    /// Writes the state as a bbolt database with etcd's buckets and hands the sink back, not synced.
+    ///
+    /// # Errors
+    /// [`Error::Sink`] when the sink fails; anything else is the store's own failure.
+    pub fn write_to<F: Write + Seek>(&self, sink: F) -> Result<F, Error> {
+        let mut writer = bolt::Writer::create(sink).map_err(sink_failed)?;
+        let mut rows_done = false;
+        for table in Table::ALL {
+            if !rows_done && table.name() > ROW_BUCKET {
+                self.write_rows(&mut writer)?;
+                rows_done = true;
+            }
+            self.write_table(&mut writer, table)?;
+        }
+        writer.finish().map_err(sink_failed)
+    }
+
+    fn write_rows<F: Write + Seek>(&self, writer: &mut bolt::Writer<F>) -> Result<(), Error> {
+        let bucket = ROW_BUCKET.as_bytes();
+        writer.bucket(bucket).map_err(sink_failed)?;
+        let mut name = [TOMBSTONE_MARK; size_of::<RowKey>() + 1];
+        for entry in self.read(|| self.durable.rows.iter().map_err(failed))? {
+            let (key, value) = self.read(|| entry.map_err(failed))?;
+            let key = key.value();
+            let (tombstone, record) = self.read(|| unwrap_row(key, value.value()))?;
+            name[..key.len()].copy_from_slice(key);
+            let name = if tombstone { &name[..] } else { &name[..key.len()] };
+            writer.put(bucket, name, record).map_err(sink_failed)?;
+        }
+        Ok(())
+    }
+
+    fn write_table<F: Write + Seek>(&self, writer: &mut bolt::Writer<F>, table: Table) -> Result<(), Error> {
+        let bucket = table.name().as_bytes();
+        writer.bucket(bucket).map_err(sink_failed)?;
+        let entries = self.read(|| self.durable.table(table))?;
+        for entry in self.read(|| entries.iter().map_err(failed))? {
+            let (key, value) = self.read(|| entry.map_err(failed))?;
+            writer.put(bucket, key.value(), value.value()).map_err(sink_failed)?;
+        }
+        Ok(())
+    }
+
+    fn read<T>(&self, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        self.health.guard(read)
+    }
+}
+
+fn sink_failed(error: bolt::Error) -> Error {
+    Error::Sink(error.to_string())
+}
