@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::flags::{Given, Status, help, number};
+use crate::flags::{self, Given, Status, help, number};
 use crate::logging;
 use crate::note::{Level, Note};
 use url::{Scheme, Url};
@@ -28,6 +28,8 @@ const DEFAULT_QUOTA: i64 = 2 * 1024 * 1024 * 1024;
 const MAX_ELECTION_MS: u64 = 50_000;
 /// Requests beyond this many bytes are known to go badly.
 const RECOMMENDED_REQUEST_BYTES: u64 = 10 * 1024 * 1024;
+/// Connections between members get at least this long, for reading and for writing.
+const MIN_RAFT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Watches are not told of their progress more often than this.
 const MIN_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -68,10 +70,18 @@ pub(crate) struct Config {
     pub election_ticks: u64,
     /// Ask whether an election could be won before holding it.
     pub pre_vote: bool,
+    /// Shorten the first wait for a leader.
+    pub initial_election_tick_advance: bool,
+    /// How long a connection between members may be silent.
+    pub raft_read_timeout: Duration,
+    /// How long bytes may take to leave on a connection between members.
+    pub raft_write_timeout: Duration,
     /// Refuse a change of members that would cost the quorum.
     pub strict_reconfig_check: bool,
     /// How many learners the cluster may have.
     pub max_learners: u64,
+    /// Be the only member from now on, whoever else there was.
+    pub force_new_cluster: bool,
 
     /// How many applied entries may pass before the log is cut back.
     pub snapshot_count: u64,
@@ -159,7 +169,9 @@ impl Config {
     /// The first thing that is wrong, in etcd's words; or the first flag that does nothing yet.
     pub(crate) fn new(given: &Given, source: Source, notes: &mut Vec<Note>) -> Result<Config, String> {
         let log = logging::Options::new(given)?;
+        one_source_of_members(given, source)?;
         refuse_what_has_no_effect(given)?;
+        gates::note(&given.text("feature-gates"), notes)?;
 
         let listen_peer_urls = given.urls("listen-peer-urls");
         let listen_client_urls = given.urls("listen-client-urls");
@@ -212,8 +224,12 @@ impl Config {
             heartbeat_interval,
             election_ticks,
             pre_vote: given.bool("pre-vote"),
+            initial_election_tick_advance: given.bool("initial-election-tick-advance"),
+            raft_read_timeout: raft_timeout(given, "raft-read-timeout", notes)?,
+            raft_write_timeout: raft_timeout(given, "raft-write-timeout", notes)?,
             strict_reconfig_check: given.bool("strict-reconfig-check"),
             max_learners: positive(given, "max-learners")?,
+            force_new_cluster: given.bool("force-new-cluster"),
             snapshot_count: or_default(given.unsigned("snapshot-count"), 10_000),
             snapshot_catchup_entries: or_default(given.unsigned("snapshot-catchup-entries"), 5_000),
             unsafe_no_fsync: given.bool("unsafe-no-fsync"),
@@ -278,6 +294,8 @@ impl Config {
             .with("max-concurrent-streams", self.max_concurrent_streams)
             .with("pre-vote", self.pre_vote)
             .with("max-learners", self.max_learners)
+            .with("strict-reconfig-check", self.strict_reconfig_check)
+            .with("force-new-cluster", self.force_new_cluster)
             .with("unsafe-no-fsync", self.unsafe_no_fsync)
     }
 
@@ -285,6 +303,26 @@ impl Config {
     pub(crate) fn election_timeout(&self) -> Duration {
         self.heartbeat_interval * u32::try_from(self.election_ticks).unwrap_or(u32::MAX)
     }
+}
+
+/// Where the members of a cluster are named, they are not looked for as well. A file that names them by etcd's
+/// default counts as naming none.
+fn one_source_of_members(given: &Given, source: Source) -> Result<(), String> {
+    let named = given.has("initial-cluster") && !given.text("initial-cluster").is_empty();
+    let named = named && (source == Source::CommandLine || given.text("initial-cluster") != usual_cluster());
+    let looked_up = !given.text("discovery-srv").is_empty();
+    let discovered = given.words("discovery-endpoints").iter().any(|endpoint| !endpoint.is_empty());
+    if [named, looked_up, discovered].iter().filter(|source| **source).count() > 1 {
+        return Err("multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \
+                    \"discovery-endpoints\" or \"discovery-srv\""
+            .to_owned());
+    }
+    Ok(())
+}
+
+/// What `--initial-cluster` holds where it is not given.
+fn usual_cluster() -> &'static str {
+    flags::find("initial-cluster").map_or("", |flag| flag.default)
 }
 
 /// A flag that promises what is not there is refused; one that asks for what needs no doing is noted.
@@ -410,6 +448,15 @@ fn progress_interval(given: &Given, notes: &mut Vec<Note>) -> Result<Duration, S
         );
     }
     Ok(interval.max(MIN_PROGRESS_INTERVAL))
+}
+
+fn raft_timeout(given: &Given, name: &str, notes: &mut Vec<Note>) -> Result<Duration, String> {
+    let timeout = given.duration(name)?;
+    if timeout < MIN_RAFT_TIMEOUT {
+        let words = format!("{name} increased to minimum value: {MIN_RAFT_TIMEOUT:?}");
+        notes.push(Note::new(Level::Info, &words));
+    }
+    Ok(timeout.max(MIN_RAFT_TIMEOUT))
 }
 
 fn positive(given: &Given, name: &str) -> Result<u64, String> {

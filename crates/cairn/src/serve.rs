@@ -1,5 +1,6 @@
 //! The life of a member in this process: ports, threads, signals, end.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::config::cluster::Bootstrap;
 use crate::config::url::{self, Url};
 use crate::config::{ClusterState, Config, Metrics};
 use crate::logging;
@@ -96,17 +98,18 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
         wal_dir: config.wal_dir.clone(),
         peer_urls: url::strings(&config.advertise_peer_urls),
         client_urls: url::strings(&config.advertise_client_urls),
-        initial_cluster: std::collections::BTreeMap::new(),
+        // Put in below, where it matters.
+        initial_cluster: BTreeMap::new(),
         cluster_state: match config.initial_cluster_state {
             ClusterState::New => server::ClusterState::New,
             ClusterState::Existing => server::ClusterState::Existing,
         },
         cluster_token: config.initial_cluster_token.clone(),
-        force_new_cluster: false,
-        initial_election_tick_advance: true,
+        force_new_cluster: config.force_new_cluster,
+        initial_election_tick_advance: config.initial_election_tick_advance,
         strict_reconfig_check: config.strict_reconfig_check,
-        raft_read_timeout: Duration::from_secs(5),
-        raft_write_timeout: Duration::from_secs(5),
+        raft_read_timeout: config.raft_read_timeout,
+        raft_write_timeout: config.raft_write_timeout,
         bootstrap_timeout: Duration::from_secs(1),
         ready_timeout: Duration::from_secs(5),
         heartbeat: config.heartbeat_interval,
@@ -128,14 +131,21 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
         shards: available_parallelism().map_or(1, usize::from).min(server::MAX_SHARDS),
     };
     if !settings.holds_member() {
-        let cluster = config.bootstrap()?;
-        settings.peer_urls = url::strings(&cluster.peer_urls);
-        settings.initial_cluster.insert(cluster.name.clone(), settings.peer_urls.clone());
+        let Bootstrap { members } = config.bootstrap()?;
+        let message = match config.initial_cluster_state {
+            ClusterState::New => "beginning a new cluster",
+            ClusterState::Existing => "joining an existing cluster",
+        };
+        settings.initial_cluster =
+            members.iter().map(|(name, urls)| (name.clone(), url::strings(urls))).collect();
+        if let Some(urls) = settings.initial_cluster.get(&config.name) {
+            settings.peer_urls.clone_from(urls);
+        }
         logging::note(
-            &Note::new(Level::Info, "beginning a new cluster")
-                .text("name", &cluster.name)
-                .with("peer-urls", url::strings(&cluster.peer_urls))
-                .text("token", &cluster.token),
+            &Note::new(Level::Info, message)
+                .text("name", &config.name)
+                .text("initial-cluster", &config.initial_cluster)
+                .text("token", &config.initial_cluster_token),
         );
     }
     Ok(settings)

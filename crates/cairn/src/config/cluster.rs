@@ -1,55 +1,45 @@
-//! The first start of a member: is what it was told about its cluster good for beginning one?
+//! The first start of a member: is what it was told about its cluster good for founding it, or for joining it?
 //!
 //! None of this is looked at again once the data directory holds a member.
 
+use std::collections::BTreeMap;
 use std::net::ToSocketAddrs;
 
 use super::url::{self, Scheme, Url};
 use super::{ClusterState, Config};
 
-/// What the identity of a new cluster is made of.
+/// What a member without data is told of the cluster that it founds or joins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bootstrap {
-    /// The only member's name.
-    pub name: String,
-    /// Its peer URLs, sorted.
-    pub peer_urls: Vec<Url>,
-    /// The cluster's token.
-    pub token: String,
+    /// The members' peer URLs by name, this one's too, each list sorted.
+    pub members: BTreeMap<String, Vec<Url>>,
 }
 
 impl Config {
-    /// Checks that a new cluster can begin with this member alone. To be called when the data directory holds no
+    /// Checks that the member can found its cluster, or join it. To be called when the data directory holds no
     /// member yet. Names in URLs may be looked up.
     ///
     /// # Errors
-    /// What is wrong, in etcd's words; or that Cairn cannot do it yet.
+    /// What is wrong, in etcd's words.
     pub(crate) fn bootstrap(&self) -> Result<Bootstrap, String> {
         let members = members(&self.initial_cluster)
             .map_err(|words| format!("error setting up initial cluster: {words}"))?;
-        let Some((_, urls)) = members.iter().find(|(name, _)| *name == self.name) else {
+        let Some(urls) = members.get(&self.name) else {
             return Err(format!(
                 "couldn't find local name {:?} in the initial cluster configuration",
                 self.name
             ));
         };
-        if self.initial_cluster_state == ClusterState::Existing {
-            return Err(
-                "--initial-cluster-state=existing has no effect yet: a Cairn cluster has one member so \
-                        far, and cannot be joined"
-                    .to_owned(),
-            );
+        // Who joins has been announced to the cluster already, under whatever URLs.
+        if self.initial_cluster_state == ClusterState::New {
+            self.advertised_as(urls)?;
         }
-        if members.len() > 1 {
-            return Err(format!(
-                "--initial-cluster names {} members: a Cairn cluster has one member so far",
-                members.len()
-            ));
+        let mut all: Vec<&str> = members.values().flatten().map(Url::as_str).collect();
+        all.sort_unstable();
+        if all.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(format!("initial cluster {} has duplicate url", show(&members)));
         }
-        let mut urls = urls.clone();
-        urls.sort_by(|a, b| a.as_str().cmp(b.as_str()));
-        self.advertised_as(&urls)?;
-        Ok(Bootstrap { name: self.name.clone(), peer_urls: urls, token: self.initial_cluster_token.clone() })
+        Ok(Bootstrap { members })
     }
 
     /// The member must tell its peers the same addresses that the cluster is to have for it; different
@@ -100,16 +90,25 @@ fn resolved(urls: &[Url]) -> Vec<String> {
     all
 }
 
-/// `name=url,name=url` as members with their URLs, in the order of their first mention.
-fn members(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
-    let mut members: Vec<(String, Vec<Url>)> = Vec::new();
+/// `name=url,name=url` as members with their URLs.
+fn members(text: &str) -> Result<BTreeMap<String, Vec<Url>>, String> {
+    let mut members: BTreeMap<String, Vec<Url>> = BTreeMap::new();
     for pair in text.split(',').filter(|pair| !pair.is_empty()) {
         let (name, url) = pair.split_once('=').unwrap_or((pair, ""));
-        let url = Url::parse(url)?;
-        match members.iter_mut().find(|(other, _)| other == name) {
-            Some((_, urls)) => urls.push(url),
-            None => members.push((name.to_owned(), vec![url])),
-        }
+        members.entry(name.to_owned()).or_default().push(Url::parse(url)?);
+    }
+    for urls in members.values_mut() {
+        urls.sort_by(|a, b| a.as_str().cmp(b.as_str()));
     }
     Ok(members)
+}
+
+/// The members as `--initial-cluster` would have them, in order.
+fn show(members: &BTreeMap<String, Vec<Url>>) -> String {
+    let pairs = |(name, urls): (&String, &Vec<Url>)| {
+        urls.iter().map(|url| format!("{name}={url}")).collect::<Vec<String>>()
+    };
+    let mut pairs: Vec<String> = members.iter().flat_map(pairs).collect();
+    pairs.sort();
+    pairs.join(",")
 }

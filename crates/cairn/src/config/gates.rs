@@ -3,6 +3,8 @@
 //! Some of them are simply how Cairn works, or concern what is inside etcd; those may be switched either way.
 //! The others promise something that is not there yet and must stay off.
 
+use crate::note::{Level, Note};
+
 /// What switching a gate does here.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Gate {
@@ -10,16 +12,19 @@ enum Gate {
     Either,
     /// It must stay at `false`.
     Off,
+    /// Nothing yet; but nobody is worse off for it, so switching it on is only worth a line in the log.
+    Later(&'static str),
 }
+
+const COMPARED: &str = "Cairn does not compare its members' data by itself yet";
 
 /// Every gate of etcd 3.7.1.
 const GATES: [(&str, Gate); 11] = [
     // They would switch on what is `Off` below, or off what is `Either`.
     ("AllAlpha", Gate::Off),
     ("AllBeta", Gate::Either),
-    // Both compare members with each other; one member always agrees with itself.
-    ("CompactHashCheck", Gate::Either),
-    ("InitialCorruptCheck", Gate::Either),
+    ("CompactHashCheck", Gate::Later(COMPARED)),
+    ("InitialCorruptCheck", Gate::Later(COMPARED)),
     // A renewal never waits for the log here.
     ("FastLeaseKeepAlive", Gate::Either),
     // Remaining times of leases are always checkpointed, and always kept.
@@ -71,6 +76,22 @@ pub(crate) fn check(text: &str) -> Result<(), String> {
         return Err("enabling feature gate LeaseCheckpointPersist requires enabling feature gate \
                     LeaseCheckpoint"
             .to_owned());
+    }
+    Ok(())
+}
+
+/// Says which gates are on and change nothing so far.
+///
+/// # Errors
+/// As [`parse`].
+pub(crate) fn note(text: &str, notes: &mut Vec<Note>) -> Result<(), String> {
+    let switched = parse(text)?;
+    for (name, gate) in GATES {
+        let Gate::Later(reason) = gate else { continue };
+        if switched.contains(&(name, true)) {
+            let note = Note::new(Level::Warn, "feature gate has no effect yet");
+            notes.push(note.text("feature-gate", name).text("reason", reason));
+        }
     }
     Ok(())
 }

@@ -180,7 +180,6 @@ fn without_version(env: &[(String, String)], notes: &mut Vec<Note>) -> Vec<(Stri
 /// What was left at its default follows from what was given: a member that listens everywhere is announced
 /// under the machine's own address, and a named member is the one in its initial cluster.
 fn fill_from_name(config: &mut Config, given: &Given, world: &World, notes: &mut Vec<Note>) {
-    let default_cluster = flags::find("initial-cluster").map(|flag| flag.default);
     let everywhere = |urls: &[Url]| urls.first().filter(|url| url.host == "0.0.0.0").map(|url| url.port);
     let is = |urls: &[Url], default: &str| urls.len() == 1 && urls[0].as_str() == default;
 
@@ -200,7 +199,7 @@ fn fill_from_name(config: &mut Config, given: &Given, world: &World, notes: &mut
             Note::new(Level::Info, "detected default host for advertise").text("host", &host.to_string()),
         );
     }
-    if config.name != DEFAULT_NAME && default_cluster == Some(given.text("initial-cluster").as_str()) {
+    if config.name != DEFAULT_NAME && given.text("initial-cluster") == super::usual_cluster() {
         let name = if config.name.is_empty() { DEFAULT_NAME } else { &config.name };
         let members: Vec<String> =
             config.advertise_peer_urls.iter().map(|url| format!("{name}={url}")).collect();

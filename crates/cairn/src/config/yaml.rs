@@ -58,8 +58,8 @@ pub(crate) fn read(bytes: &[u8], notes: &mut Vec<Note>) -> Result<Given, String>
             }
             "discovery-config" => {
                 return Err(
-                    "discovery-config has no effect yet: a Cairn cluster has one member so far, and \
-                            nothing to discover. Leave it out"
+                    "discovery-config has no effect yet: Cairn finds the members of a cluster by initial-cluster \
+                     alone. Leave it out"
                         .to_owned(),
                 );
             }

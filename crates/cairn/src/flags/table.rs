@@ -8,8 +8,8 @@ use super::{Flag, Kind};
 
 const TLS: &str = "Cairn does not speak TLS yet";
 const AUTH: &str = "Cairn has no authentication yet";
-const PEERS: &str = "a Cairn cluster has one member so far, and no peers";
-const DISCOVERY: &str = "a Cairn cluster has one member so far, and nothing to discover";
+const COMPARED: &str = "Cairn does not compare its members' data by itself yet";
+const DISCOVERY: &str = "Cairn finds the members of a cluster by --initial-cluster alone";
 const TRACING: &str = "Cairn does not send traces yet";
 const ROTATION: &str = "Cairn does not rotate logs yet";
 
@@ -71,7 +71,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     row(MEMBER, "election-timeout", Unsigned, "1000", Active,
         "How long a leader may be silent before an election, in milliseconds. At least five heartbeats."),
     row(MEMBER, "initial-election-tick-advance", Bool, "true",
-        Accepted("a lone member elects itself at once"),
+        Active,
         "Whether a member that starts shortens its first wait for a leader."),
     row(MEMBER, "listen-peer-urls", Urls, "http://localhost:2380", Active, "Where to listen for other members."),
     row(MEMBER, "listen-client-urls", Urls, "http://localhost:2379", Active, "Where to listen for clients, gRPC and HTTP alike."),
@@ -105,17 +105,17 @@ pub(crate) const FLAGS: &[Flag] = &[
     row(MEMBER, "socket-reuse-address", Bool, "false", Active, "Listen with SO_REUSEADDR."),
     row(MEMBER, "enable-grpc-gateway", Bool, "true", Accepted("the JSON gateway is still to come"),
         "Serve the API as JSON over HTTP too."),
-    row(MEMBER, "raft-read-timeout", Duration, "5s", NotYet(PEERS), "How long to wait for bytes from a peer."),
-    row(MEMBER, "raft-write-timeout", Duration, "5s", NotYet(PEERS), "How long to wait for bytes to a peer to leave."),
+    row(MEMBER, "raft-read-timeout", Duration, "5s", Active, "How long to wait for bytes from a peer. At least 5s."),
+    row(MEMBER, "raft-write-timeout", Duration, "5s", Active, "How long to wait for bytes to a peer to leave. At least 5s."),
     row(MEMBER, "feature-gates", Gates, "", Active,
         "Switch etcd's optional features on or off, as name=true,name=false. Gates that Cairn has no counterpart for yet are refused when they are switched away from their default."),
 
     row(CLUSTERING, "initial-advertise-peer-urls", Urls, "http://localhost:2380", Active,
         "Where other members reach this one."),
     row(CLUSTERING, "initial-cluster", Text, "default=http://localhost:2380", Active,
-        "The members of a new cluster, as name=url,name=url. One member, so far."),
+        "The members of the cluster, as name=url,name=url. A name stands there once for each of its URLs."),
     row(CLUSTERING, "initial-cluster-state", Choice(&["new", "existing"]), "new", Active,
-        "Whether an empty data directory begins a new cluster or joins an existing one. Joining is still to come."),
+        "Whether an empty data directory begins a new cluster or joins an existing one."),
     row(CLUSTERING, "initial-cluster-token", Text, "etcd-cluster", Active,
         "Keeps clusters that are set up alike from mistaking each other's members for their own."),
     row(CLUSTERING, "advertise-client-urls", Urls, "http://localhost:2379", Active,
@@ -138,7 +138,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     row(CLUSTERING, "discovery-proxy", Text, "", NotYet(DISCOVERY), "The HTTP proxy to reach the v2 discovery service through."),
     row(CLUSTERING, "discovery-srv", Text, "", NotYet(DISCOVERY), "The DNS domain whose SRV records name the members."),
     row(CLUSTERING, "discovery-srv-name", Text, "", NotYet(DISCOVERY), "A suffix to the names of those records."),
-    row(CLUSTERING, "strict-reconfig-check", Bool, "true", Accepted("a lone member has no quorum to lose"), "Refuse a change of members that would cost the quorum."),
+    row(CLUSTERING, "strict-reconfig-check", Bool, "true", Active, "Refuse a change of members that would cost the quorum."),
     row(CLUSTERING, "pre-vote", Bool, "true", Active, "Ask whether an election could be won before holding it."),
     row(CLUSTERING, "auto-compaction-retention", Text, "0", Active,
         "How much history to keep: a duration or, in mode revision, a number of revisions. 0 keeps all of it, and is all that Cairn takes so far."),
@@ -201,8 +201,8 @@ pub(crate) const FLAGS: &[Flag] = &[
     row(SPANS, "distributed-tracing-instance-id", Text, "", NotYet(TRACING), "The instance that traces name."),
     row(SPANS, "distributed-tracing-sampling-rate", Signed, "0", NotYet(TRACING), "How many of a million calls to trace."),
 
-    row(FEATURES, "corrupt-check-time", Duration, "0s", NotYet(PEERS), "How often members compare their data. 0 for never."),
-    row(FEATURES, "compact-hash-check-time", Duration, "1m", NotYet(PEERS), "How often the leader compares the members' hashes of compacted history."),
+    row(FEATURES, "corrupt-check-time", Duration, "0s", NotYet(COMPARED), "How often members compare their data. 0 for never."),
+    row(FEATURES, "compact-hash-check-time", Duration, "1m", NotYet(COMPARED), "How often the leader compares the members' hashes of compacted history."),
     row(FEATURES, "compaction-batch-limit", Signed, "1000", Active, "How many revisions a step of a compaction removes. 0 stands for 1000."),
     row(FEATURES, "peer-skip-client-san-verification", Bool, "false", NotYet(TLS), "Do not check the names in a peer's certificate."),
     row(FEATURES, "watch-progress-notify-interval", Duration, "10m", Active,
@@ -215,6 +215,6 @@ pub(crate) const FLAGS: &[Flag] = &[
     row(FEATURES, "downgrade-check-time", Duration, "5s", NotYet("Cairn does not take part in downgrades yet"), "How often to look whether a downgrade is done."),
     row(FEATURES, "snapshot-catchup-entries", Unsigned, "5000", Active, "How many entries to keep for slow followers when the log is cut back."),
 
-    row(UNSAFE, "force-new-cluster", Bool, "false", NotYet(PEERS), "Start as the only member of the cluster, whatever it was before."),
+    row(UNSAFE, "force-new-cluster", Bool, "false", Active, "Start as the only member of the cluster, whatever it was before."),
     row(UNSAFE, "unsafe-no-fsync", Bool, "false", Active, "Do not wait for the disk. A power cut will lose what was acknowledged."),
 ];
