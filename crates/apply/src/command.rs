@@ -10,6 +10,8 @@ use api::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest, D
 use bytes::Bytes;
 use prost::Message;
 
+use crate::v2;
+
 /// One command. The fields of etcd's `InternalRaftRequest` exclude each other; here the type says
 /// so.
 #[derive(Debug)]
@@ -37,7 +39,14 @@ pub(crate) enum Command {
 /// Reads an entry's payload: the request's id and the command. The command's keys and values share
 /// the entry's bytes; whoever stores them makes a copy.
 pub(crate) fn read(data: &Arc<[u8]>) -> Option<(u64, Command)> {
-    let request = InternalRaftRequest::decode(Bytes::from_owner(Arc::clone(data))).ok()?;
+    // A bare v2 request never reads as the other kind: its method, a string, stands where that has a
+    // message, and none of the methods is one. Nobody here waits for it.
+    let Ok(request) = InternalRaftRequest::decode(Bytes::from_owner(Arc::clone(data))) else {
+        return v2::bare(data).map(|command| (0, command));
+    };
+    if let Some(request) = &request.v2 {
+        return Some((0, v2::command(request)));
+    }
     let id = match (request.id, &request.header) {
         (0, Some(header)) => header.id,
         (id, _) => id,

@@ -65,6 +65,7 @@ mod run;
 mod shared;
 pub mod snapshot;
 pub mod txn;
+mod v2;
 
 pub use alarms::Alarms;
 pub use cluster::Cluster;

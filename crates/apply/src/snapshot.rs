@@ -200,7 +200,9 @@ fn receive<'a>(
 }
 
 fn position(meta: &SnapshotMeta) -> Consistent {
-    let conf_state = Some(cluster::write_conf_state(&meta.conf_state));
+    // A state before the first configuration has none, and stores none.
+    let any = meta.conf_state != ConfState::default();
+    let conf_state = any.then(|| cluster::write_conf_state(&meta.conf_state));
     Consistent { index: meta.index.0, term: meta.term.0, conf_state }
 }
 

@@ -21,7 +21,7 @@ use api::raftpb::ConfChange;
 use apply::{ChangeContext, Member, Quota, ReadFailure, to_json};
 use lease::LeaseId;
 use prost::Message;
-use raft::EntryKind;
+use raft::{Change, ChangeKind, EntryKind, NodeId};
 use support::dsl::{Tokens, tokens};
 use support::{Stage, show};
 
@@ -69,6 +69,8 @@ impl Script {
                 InternalRaftRequest { auth_enable: Some(Default::default()), ..Default::default() }
             }
             "command-of-a-later-version" => InternalRaftRequest::default(),
+            "v2" => InternalRaftRequest { v2: Some(v2(line)), ..Default::default() },
+            "v2-bare" => return show::applied(&stage.apply(EntryKind::Normal, &v2(line).encode_to_vec())),
             "member" => {
                 let change = member_change(&mut words).encode_to_vec();
                 return show::applied(&stage.apply(EntryKind::ConfChange, &change));
@@ -81,10 +83,28 @@ impl Script {
     /// What is not in the log.
     fn stage_direction(&mut self, verb: &str, mut words: Tokens<'_>) -> String {
         let stage = self.0.as_mut().unwrap();
+        let options = stage.options;
         match verb {
             "at" => stage.now = Duration::from_secs_f64(words.next().parse().unwrap()),
             "promote" => _ = stage.shared.lessor.lock().promote(Duration::ZERO, stage.now),
             "restart" => self.0 = self.0.take().map(Stage::restart),
+            // Goes on as a member that was sent a snapshot.
+            "move" => self.0 = self.0.take().map(|mut stage| stage.moved_to(Stage::new(options))),
+            "may" => {
+                let (max_learners, _) = (words.number() as usize, words.next());
+                let change = member_change(&mut words);
+                let node = NodeId(change.node_id());
+                let kind = [
+                    ChangeKind::AddNode,
+                    ChangeKind::RemoveNode,
+                    ChangeKind::UpdateNode,
+                    ChangeKind::AddLearnerNode,
+                ][change.r#type() as usize];
+                let context = change.context().into();
+                let change = raft::ConfChange { id: 9, change: Change { kind, node }, context };
+                let may = stage.shared.cluster.get().check(&change, max_learners);
+                return may.map_or_else(|error| format!("error: {error}\n"), |()| "fine\n".into());
+            }
             "quota" => {
                 let mut stage = self.0.take().unwrap();
                 stage.options.quota = Quota::from_flag(words.number());
@@ -181,6 +201,13 @@ fn alarm(words: &mut Tokens<'_>) -> InternalRaftRequest {
     let alarm = place(["NONE", "NOSPACE", "CORRUPT"], words.next());
     let alarm = Some(AlarmRequest { action, member_id: words.number() as u64, alarm });
     InternalRaftRequest { alarm, ..Default::default() }
+}
+
+/// `v2 method path value`, the value without spaces.
+fn v2(line: &str) -> api::etcdserverpb::Request {
+    let mut words = line.split(' ').skip(1).map(str::to_owned);
+    let (method, path, val) = (words.next(), words.next(), words.next());
+    api::etcdserverpb::Request { id: Some(7), method, path, val, ..Default::default() }
 }
 
 /// `member add|learn|promote|update|remove id urls...`

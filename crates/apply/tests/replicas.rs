@@ -5,6 +5,8 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +19,12 @@ use api::membershippb::{
 };
 use api::raftpb::ConfChange;
 use apply::{Alarms, Applied, ChangeContext, Cluster, Member, Outcome, Quota, to_json};
-use backend::Table;
+use backend::{Table, Target};
 use lease::Stored;
 use mvcc::ProgressState;
 use prost::Message;
-use raft::{Entry, EntryKind, Index, Term};
-use support::{Rng, Stage, encode};
+use raft::{Entry, EntryKind, Index, SnapshotMeta, Term};
+use support::{Rng, Stage, encode, snapshot};
 
 /// A log with everything in it. The revisions that it names are guesses, as a client's are.
 fn log(rng: &mut Rng, length: u64) -> Vec<Entry> {
@@ -92,24 +94,54 @@ fn change(rng: &mut Rng) -> ConfChange {
     ConfChange { id: Some(5), r#type: Some(kind), node_id: Some(id), context: Some(context) }
 }
 
-/// One member living through the log; what each entry came to there.
-fn live(mut stage: Stage, log: &[Entry], rng: &mut Rng, calm: bool) -> (Stage, Vec<Told>) {
-    let mut told: Vec<Told> = Vec::new();
+/// A body and what it is of.
+type Snapshot = (Vec<u8>, SnapshotMeta);
+
+/// One member living through the log without any trouble; what each entry came to there, and what it
+/// sent to others now and then.
+fn live_in_peace(mut stage: Stage, log: &[Entry], rng: &mut Rng) -> (Stage, Vec<Told>, Vec<Snapshot>) {
+    let (mut told, mut snapshots) = (Vec::new(), Vec::new());
+    for entry in log {
+        told.push(Told::of(stage.machine.apply(entry, Duration::ZERO).unwrap()));
+        stage.machine.seal();
+        if rng.one_in(25) {
+            snapshots.push(snapshot(&stage.backend));
+            assert_eq!(snapshots.last().unwrap().1.index, entry.index);
+        }
+        if rng.one_in(10) {
+            stage.store_step();
+        }
+    }
+    (settled(stage), told, snapshots)
+}
+
+/// Everything compacted and durable.
+fn settled(mut stage: Stage) -> Stage {
+    stage.machine.seal();
+    while stage.shared.store.compact_step(100).unwrap().state == ProgressState::More {}
+    stage.backend.flush_all().unwrap();
+    stage
+}
+
+/// One member living through the same log in trouble; what each entry came to that it applied itself.
+fn live(
+    mut stage: Stage,
+    log: &[Entry],
+    rng: &mut Rng,
+    snapshots: &[Snapshot],
+) -> (Stage, BTreeMap<usize, Told>, usize) {
+    let mut told: BTreeMap<usize, Told> = BTreeMap::new();
+    let mut installed = 0;
     loop {
         let at = stage.machine.applied().0.0 as usize;
         let Some(entry) = log.get(at) else { break };
         // Each member has its own clock, and some lead for a while.
         let now = Duration::from_millis(rng.below(10_000_000));
         let applied = Told::of(stage.machine.apply(entry, now).unwrap());
-        match told.get(at) {
-            Some(before) => assert_eq!(&applied, before, "entry {} came to something else", entry.index),
-            None => told.push(applied),
+        if let Some(before) = told.insert(at, applied) {
+            assert_eq!(told[&at], before, "entry {} came to something else", entry.index);
         }
-        if calm {
-            stage.machine.seal();
-            continue;
-        }
-        match rng.below(40) {
+        match rng.below(42) {
             0..=9 => stage.machine.seal(),
             10..=13 => _ = stage.backend.flush().unwrap(),
             14..=17 => stage.store_step(),
@@ -117,13 +149,27 @@ fn live(mut stage: Stage, log: &[Entry], rng: &mut Rng, calm: bool) -> (Stage, V
             19 | 20 => stage = stage.crash().0,
             21 => _ = stage.shared.lessor.lock().promote(Duration::ZERO, now),
             22 => stage.shared.lessor.lock().demote(),
+            23 => {
+                let applied = stage.machine.applied().0;
+                let later = snapshots.iter().filter(|(_, meta)| meta.index > applied);
+                let Some((body, meta)) = later.take(1 + rng.below(2) as usize).last() else { continue };
+                installed += 1;
+                let crashes = rng.one_in(3);
+                if crashes {
+                    // Between the log's record and the new state.
+                    stage = stage.crash().0;
+                    stage = stage.installed_at_start(body, meta);
+                    continue;
+                }
+                stage.machine.install(Cursor::new(body), meta, Target::Beside).unwrap();
+                let revision = stage.shared.store.current_revision();
+                assert_eq!(stage.backend.consistent().index, meta.index.0);
+                assert!(stage.shared.store.hash_kv(revision).is_ok());
+            }
             _ => {}
         }
     }
-    stage.machine.seal();
-    while stage.shared.store.compact_step(100).unwrap().state == ProgressState::More {}
-    stage.backend.flush_all().unwrap();
-    (stage, told)
+    (settled(stage), told, installed)
 }
 
 #[derive(Debug, PartialEq)]
@@ -169,17 +215,19 @@ impl Picture {
 
 #[test]
 fn replicas_do_not_part_ways() {
-    let mut effective = 0;
+    let (mut effective, mut installed) = (0, 0);
     for seed in 0..25 {
         let mut rng = Rng::new(seed);
         let log = log(&mut rng, 300);
-        let (a, told) = live(Stage::new(apply::Options::default()), &log, &mut rng, true);
+        let (a, told, snapshots) = live_in_peace(Stage::new(apply::Options::default()), &log, &mut rng);
         // The other one has a quota that every write is above: it says so, and does the same.
         let quota = Quota::from_flag(if seed % 2 == 0 { 0 } else { 1 });
         let options = apply::Options { quota, ..apply::Options::default() };
-        let (b, told_by_b) = live(Stage::new(options), &log, &mut rng, false);
+        let (b, told_by_b, installs) = live(Stage::new(options), &log, &mut rng, &snapshots);
+        installed += installs;
         let context = format!("seed {seed}");
-        for (a, b) in told.iter().zip(&told_by_b) {
+        for (at, b) in &told_by_b {
+            let a = &told[*at];
             assert_eq!((&a.events, &a.conf_change), (&b.events, &b.conf_change), "{context}");
             if quota.limit() != Some(1) {
                 assert_eq!(a.outcome, b.outcome, "{context}");
@@ -189,7 +237,9 @@ fn replicas_do_not_part_ways() {
         assert_eq!(Picture::of(&b), picture, "{context}");
         // And what is in memory is what a new start makes of the disk.
         assert_eq!(Picture::of(&a.restart()), picture, "{context}");
+        assert_eq!(Picture::of(&b.restart()), picture, "{context}");
         effective += told.iter().filter(|told| told.outcome.is_ok()).count();
     }
     assert!(effective > 25 * 150, "only {effective} entries took effect");
+    assert!(installed > 50, "only {installed} snapshots were installed");
 }

@@ -6,14 +6,15 @@ pub mod model;
 pub mod random;
 pub mod show;
 
+use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::etcdserverpb::{InternalRaftRequest, RequestHeader};
 use apply::{Applied, Machine, Options, Shared};
-use backend::{Backend, Storage, Table};
+use backend::{Backend, Storage, Table, Target};
 use prost::Message;
-use raft::{Entry, EntryKind, Index, Term};
+use raft::{Entry, EntryKind, Index, SnapshotMeta, Term};
 
 pub struct Stage {
     pub machine: Machine,
@@ -53,6 +54,28 @@ impl Stage {
         (Stage { machine, shared, backend, options, now, dir }, index)
     }
 
+    /// Starts again from the file and a snapshot that the log has a record of.
+    pub fn installed_at_start(self, body: &[u8], meta: &SnapshotMeta) -> Self {
+        let Stage { machine, shared, backend, options, now, dir } = self;
+        drop((machine, shared, backend));
+        let backend = open(&dir);
+        assert!(apply::snapshot::finish(&backend, Cursor::new(body), meta, Target::Beside).unwrap());
+        assert!(!apply::snapshot::finish(&backend, Cursor::new(body), meta, Target::Beside).unwrap());
+        let (machine, shared) = Machine::open(backend.clone(), options).unwrap();
+        assert_eq!(machine.applied(), (meta.index, meta.term));
+        Stage { machine, shared, backend, options, now, dir }
+    }
+
+    /// This state, installed in the place of another member's.
+    pub fn moved_to(&mut self, mut other: Stage) -> Self {
+        self.machine.seal();
+        let (body, meta) = snapshot(&self.backend);
+        apply::snapshot::check(Cursor::new(&body), &meta).unwrap();
+        other.machine.install(Cursor::new(body), &meta, Target::Beside).unwrap();
+        other.now = self.now;
+        other
+    }
+
     pub fn entry(&self, kind: EntryKind, data: &[u8]) -> Entry {
         let (index, term) = self.machine.applied();
         Entry { term: term.max(Term(1)), index: index.next(), kind, data: data.into() }
@@ -86,6 +109,13 @@ impl Stage {
         }
         rows
     }
+}
+
+/// A snapshot's body and what it is of.
+pub fn snapshot(backend: &Backend) -> (Vec<u8>, SnapshotMeta) {
+    let taken = apply::snapshot::take(backend).unwrap();
+    let body = taken.write_to(Cursor::new(Vec::new())).unwrap().into_inner();
+    (body, taken.meta().clone())
 }
 
 pub fn encode(request: InternalRaftRequest) -> Arc<[u8]> {
