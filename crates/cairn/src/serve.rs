@@ -21,7 +21,11 @@ use crate::note::{self, Level, Note};
 /// in the log already, so nothing but time would be lost.
 const LAST_ORDERS: Duration = Duration::from_secs(10);
 
-/// Serves until a signal or a failure; the exit code tells which.
+/// How long a member that was removed from its cluster stays: whoever asked for it is still answered, and
+/// the others learn of it from this one if it led (etcd's number).
+const REMOVED_STAY: Duration = Duration::from_secs(1);
+
+/// Serves until a signal, a failure or the member's removal; the exit code tells whether it was a failure.
 pub(crate) fn serve(config: &Config) -> ExitCode {
     match start(config) {
         Ok(started) => wait(started),
@@ -153,9 +157,14 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
 
 fn wait(started: Started) -> ExitCode {
     let Started { server, mut failures, runtime, mut interrupt, mut terminate } = started;
+    let removed = async {
+        server.member().removed().await;
+        tokio::time::sleep(REMOVED_STAY).await;
+    };
     let failure = runtime.block_on(async {
         let name = tokio::select! {
             failure = failures.recv() => return failure.map(|failure| failure.to_string()),
+            () = removed => return None,
             _ = interrupt.recv() => "interrupt",
             _ = terminate.recv() => "terminated",
         };

@@ -12,7 +12,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use parking_lot::Mutex;
 use server::Member;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tonic::body::Body;
 
 use crate::listen::Listeners;
@@ -21,6 +21,9 @@ use crate::{endpoints, peer};
 
 /// How long open connections have to end once the member stops.
 const FAREWELL: Duration = Duration::from_millis(500);
+
+/// Questions of other members that may wait to be taken up.
+const MAX_QUESTIONS: usize = 1024;
 
 /// The rests after failures to accept, Go's: the first, doubled each time up to the last.
 const RESTS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(1));
@@ -75,17 +78,21 @@ impl Gateway {
         }))
     }
 
-    /// Serves what is dealt to runtime thread `shard`; the first one also accepts. Ends when the
-    /// member stops and the connections have said goodbye.
+    /// Serves what is dealt to runtime thread `shard`; the first one also accepts, other members at
+    /// once and clients as soon as the member has something to tell them. Ends when the member stops
+    /// and the connections have said goodbye.
     pub async fn serve(self, shard: usize) {
         let Some(mut dealt) = self.0.dealt.lock().get_mut(shard).and_then(Option::take) else { return };
         if shard == 0 {
             let listeners = self.0.listeners.lock().take().unwrap_or_default();
+            self.meet_peers(listeners.peer);
+            tokio::spawn(self.0.services.clone().monitor_leader());
+            tokio::select! {
+                () = self.0.member.ready() => {}
+                () = self.0.member.stopping() => return,
+            }
             for listener in listeners.client {
                 tokio::spawn(self.clone().accept(listener));
-            }
-            for listener in listeners.peer {
-                tokio::spawn(self.clone().accept_peers(listener));
             }
             (self.0.ready)();
         }
@@ -157,26 +164,13 @@ impl Gateway {
         .await;
     }
 
-    async fn accept_peers(self, listener: TcpListener) {
-        let member = Arc::clone(&self.0.member);
-        self.each_connection(listener, |stream| {
-            let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
-            let member = Arc::clone(&member);
-            tokio::spawn(async move {
-                let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-                    let member = Arc::clone(&member);
-                    async move { Ok::<_, Infallible>(peer::answer(&member, &request)) }
-                });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(Duration::from_secs(10))
-                    .serve_connection(TokioIo::new(stream), service);
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "peer connection ended");
-                }
-            });
-        })
-        .await;
+    /// Has the peers' thread listen; what it does not answer itself is answered on this one.
+    fn meet_peers(&self, listeners: Vec<TcpListener>) {
+        let (ask, questions) = channel(MAX_QUESTIONS);
+        for listener in listeners {
+            self.0.member.peers().serve(listener, ask.clone());
+        }
+        tokio::spawn(peer::serve(Arc::clone(&self.0.member), questions));
     }
 
     /// Accepts until the member stops.

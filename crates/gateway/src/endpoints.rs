@@ -14,6 +14,7 @@ use server::{ETCD_VERSION, Member, STORAGE_VERSION};
 use tonic::body::Body;
 
 use crate::health;
+use crate::probes::{self, Probe};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -27,25 +28,30 @@ const CORS: [(HeaderName, HeaderValue); 3] = [
 
 /// Answers by path.
 pub(crate) async fn answer<B>(member: &Arc<Member>, request: &Request<B>) -> Response<Body> {
-    let mut response = match (request.uri().path(), request.method()) {
+    let path = request.uri().path();
+    let query = request.uri().query().unwrap_or_default();
+    let mut response = match (path, request.method()) {
         // A browser that asks whether it may ask.
-        (_, &Method::OPTIONS) => Response::new(Body::empty()),
-        ("/health", method) => {
-            get(method, health_answer(member, request.uri().query().unwrap_or_default())).await
-        }
+        (_, &Method::OPTIONS) => Response::new(Bytes::new()),
+        ("/health", &Method::GET) => health_answer(member, query).await,
+        ("/health", _) => not_allowed(&Method::GET),
         ("/version", method) => version(member, method),
         ("/metrics", _) => {
             let kind = "text/plain; version=0.0.4; charset=utf-8";
             reply(StatusCode::OK, kind, server::scrape(member))
         }
-        _ => not_found(),
+        (path, method) => match probes::find(path) {
+            Some(checks) if method == Method::GET => probe_answer(member, path, checks, query).await,
+            Some(_) => not_allowed(&Method::GET),
+            None => not_found(),
+        },
     };
     response.headers_mut().extend(CORS);
-    response
+    response.map(|body| Body::new(Full::new(body)))
 }
 
 /// `/version`, on both ports.
-pub(crate) fn version(member: &Member, method: &Method) -> Response<Body> {
+pub(crate) fn version(member: &Member, method: &Method) -> Response<Bytes> {
     #[derive(Serialize)]
     struct Versions {
         etcdserver: &'static str,
@@ -53,22 +59,21 @@ pub(crate) fn version(member: &Member, method: &Method) -> Response<Body> {
         storage: &'static str,
     }
     if method != Method::GET {
-        return not_allowed();
+        return not_allowed(&Method::GET);
     }
     let etcdcluster = member.cluster().version.clone().unwrap_or_else(|| "not_decided".to_owned());
     json(StatusCode::OK, &Versions { etcdserver: ETCD_VERSION, etcdcluster, storage: STORAGE_VERSION })
 }
 
-async fn health_answer(member: &Arc<Member>, query: &str) -> Response<Body> {
-    let values = |name: &str| {
-        query
-            .split('&')
-            .filter_map(move |pair| pair.split_once('=').filter(|(key, _)| *key == name))
-            .map(|(_, value)| value.to_owned())
-            .collect::<Vec<_>>()
-    };
-    let serializable = values("serializable").first().is_some_and(|value| value == "true");
-    let health = health::check(member, &values("exclude"), serializable).await;
+/// What a query gives for a name, every time that it names it.
+fn values(query: &str, name: &str) -> Vec<String> {
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    pairs.filter(|(key, _)| *key == name).map(|(_, value)| value.to_owned()).collect()
+}
+
+async fn health_answer(member: &Arc<Member>, query: &str) -> Response<Bytes> {
+    let serializable = values(query, "serializable").first().is_some_and(|value| value == "true");
+    let health = health::check(member, &values(query, "exclude"), serializable).await;
     let text = serde_json::to_string(&health).unwrap_or_default();
     if health.is_good() {
         // etcd names no type, and Go takes it for text.
@@ -78,37 +83,51 @@ async fn health_answer(member: &Arc<Member>, query: &str) -> Response<Body> {
     error(StatusCode::SERVICE_UNAVAILABLE, &text)
 }
 
-async fn get(method: &Method, answer: impl Future<Output = Response<Body>>) -> Response<Body> {
-    if method == Method::GET { answer.await } else { not_allowed() }
+/// `/livez`, `/readyz` and the single checks below them: `ok`, and a line for every check where one
+/// of them failed or the query asks for it.
+async fn probe_answer(member: &Arc<Member>, path: &str, checks: &[Probe], query: &str) -> Response<Bytes> {
+    let found = probes::run(member, checks, &values(query, "exclude")).await;
+    if !found.is_good {
+        tracing::error!(path, reason = found.lines, "Health check error");
+        return error(StatusCode::SERVICE_UNAVAILABLE, &found.lines);
+    }
+    let verbose = query.split('&').any(|pair| pair.split('=').next() == Some("verbose"));
+    let text = if verbose { found.lines + "ok\n" } else { "ok\n".to_owned() };
+    let mut response = reply(StatusCode::OK, TEXT, text);
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
 }
 
-pub(crate) fn not_allowed() -> Response<Body> {
+/// The answer to a method that a path does not know; `allowed` is the one that it does.
+pub(crate) fn not_allowed(allowed: &Method) -> Response<Bytes> {
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
-    response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+    if let Ok(allowed) = HeaderValue::from_str(allowed.as_str()) {
+        response.headers_mut().insert(ALLOW, allowed);
+    }
     response
 }
 
 /// What there is at a path that there is not.
-pub(crate) fn not_found() -> Response<Body> {
+pub(crate) fn not_found() -> Response<Bytes> {
     error(StatusCode::NOT_FOUND, "404 page not found")
 }
 
 /// Bad news as Go's helper sends them: text that ends its line, and that no browser may take for
 /// something else.
-fn error(status: StatusCode, text: &str) -> Response<Body> {
+pub(crate) fn error(status: StatusCode, text: &str) -> Response<Bytes> {
     let mut response = reply(status, TEXT, format!("{text}\n"));
     response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
 
 /// A JSON answer. What is serialised here is made of strings and numbers, which cannot fail.
-pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response<Bytes> {
     reply(status, "application/json", serde_json::to_vec(value).unwrap_or_default())
 }
 
 /// An answer with a body.
-pub(crate) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::new(Full::new(body.into())));
+pub(crate) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response

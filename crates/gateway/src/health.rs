@@ -51,7 +51,8 @@ fn alarm(member: &Member, excluded: &[String]) -> Option<&'static str> {
     })
 }
 
-async fn read(member: &Arc<Member>, serializable: bool) -> Result<(), String> {
+/// A look at one key, of this member alone or of the whole cluster.
+pub(crate) async fn read(member: &Arc<Member>, serializable: bool) -> Result<(), String> {
     if !serializable {
         member.linearize().await.map_err(|error| error.to_string())?;
     }

@@ -2,7 +2,7 @@
 //! is not gRPC.
 //!
 //! A port speaks HTTP/1.1 and HTTP/2 at once; a request whose content type is gRPC's goes to
-//! `grpc`, everything else to [`http`](self) paths: `/health`, `/version`, `/metrics`. The first
+//! `grpc`, everything else to [`http`](self) paths: `/health`, `/livez`, `/readyz`, `/version`, `/metrics`. The first
 //! runtime thread accepts and deals connections out in turn, and a connection stays where it was
 //! dealt (design §10).
 //!
@@ -13,13 +13,15 @@
 //! | `endpoints` | paths of the client port |
 //! | `health` | what makes a member healthy, in etcd's words |
 //! | `traffic` | the count of bytes |
-//! | `peer` | paths of the peer port, as far as one member has them |
+//! | `probes` | `/livez` and `/readyz` |
+//! | `peer` | paths of the peer port that are not raft's |
 
 mod connections;
 mod endpoints;
 mod health;
 mod listen;
 mod peer;
+mod probes;
 mod traffic;
 
 pub use connections::{Gateway, Http2};

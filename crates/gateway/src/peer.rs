@@ -1,30 +1,239 @@
-//! The peer port of a member without peers: who it is, and which version it speaks.
+//! The paths of the peer port that are not raft's: what members ask each other once in a while.
+//!
+//! Raft's own paths are `peer`'s, on a thread of their own, which hands everything else over to the
+//! first runtime thread.
 
-use http::header::HeaderName;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use server::Member;
-use tonic::body::Body;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::endpoints::{not_allowed, not_found, reply, version};
+use ::peer::Other;
+use api::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse, ResponseHeader};
+use api::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use apply::Rejection;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use prost::Message as _;
+use serde::{Deserialize, Serialize};
+use server::{
+    ChangeError, DOWNGRADE_ENABLED, Error, HASH_KV, LEASES, LEASES_INTERNAL, LeaseError, Member, PROMOTE,
+};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 
-/// Answers by path.
-pub(crate) fn answer<B>(member: &Member, request: &Request<B>) -> Response<Body> {
-    match (request.uri().path(), request.method()) {
-        ("/version", method) => version(member, method),
-        ("/members", &Method::GET) => members(member),
-        ("/members", _) => not_allowed(),
-        _ => not_found(),
+use crate::endpoints::{error, json, not_allowed, not_found, reply, version};
+
+/// How long a question about a lease may wait for this member to catch up (etcd's number).
+const APPLY_LIMIT: Duration = Duration::from_secs(1);
+
+/// The longest question about a lease, in bytes (etcd's number).
+const MAX_LEASE_REQUEST: usize = 64 * 1024;
+
+const CLUSTER_ID: HeaderName = HeaderName::from_static("x-etcd-cluster-id");
+
+/// Answers what comes over the peer port, each question by itself, until the member stops.
+pub(crate) async fn serve(member: Arc<Member>, mut questions: mpsc::Receiver<Other>) {
+    loop {
+        tokio::select! {
+            question = questions.recv() => {
+                let Some((request, answer_to)) = question else { return };
+                let member = Arc::clone(&member);
+                tokio::spawn(async move {
+                    // Who asked may have gone.
+                    let _ = answer_to.send(answer(&member, &request).await);
+                });
+            }
+            () = member.stopping() => return,
+        }
     }
 }
 
-/// The members with their ids as numbers, in one line.
-fn members(member: &Member) -> Response<Body> {
-    let cluster = member.cluster();
-    let mut text = serde_json::to_vec(&cluster.members.values().collect::<Vec<_>>()).unwrap_or_default();
-    text.push(b'\n');
-    let mut response = reply(StatusCode::OK, "application/json", text);
+/// Answers by path.
+async fn answer(member: &Arc<Member>, request: &Request<Bytes>) -> Response<Bytes> {
+    let (path, method) = (request.uri().path(), request.method());
+    match path {
+        "/version" => version(member, method),
+        "/members" if method == Method::GET => named(member, members(member.cluster().members.values().collect())),
+        "/members" | DOWNGRADE_ENABLED | HASH_KV if method != Method::GET => not_allowed(&Method::GET),
+        DOWNGRADE_ENABLED => named(member, downgrade_enabled(member).await),
+        HASH_KV => hash_kv(member, request).await,
+        // As in etcd without a word of what would be allowed.
+        LEASES | LEASES_INTERNAL if method != Method::POST => {
+            error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+        }
+        LEASES | LEASES_INTERNAL if request.body().len() > MAX_LEASE_REQUEST => {
+            error(StatusCode::PAYLOAD_TOO_LARGE, "request body too large")
+        }
+        LEASES => renew(member, request.body()).await,
+        LEASES_INTERNAL => time_to_live(member, request.body()).await,
+        path => match path.strip_prefix(PROMOTE) {
+            Some(_) if method != Method::POST => not_allowed(&Method::POST),
+            Some(id) => named(member, promote(member, id).await),
+            None => not_found(),
+        },
+    }
+}
+
+/// Adds the cluster's id, by which whoever joins knows where it has come.
+fn named(member: &Member, mut response: Response<Bytes>) -> Response<Bytes> {
     if let Ok(id) = HeaderValue::from_str(&format!("{:x}", member.cluster_id())) {
-        response.headers_mut().insert(HeaderName::from_static("x-etcd-cluster-id"), id);
+        response.headers_mut().insert(CLUSTER_ID, id);
     }
     response
+}
+
+/// Members with their ids as numbers, in one line.
+fn members(members: Vec<&apply::Member>) -> Response<Bytes> {
+    let mut text = apply::to_json(&members).to_vec();
+    text.push(b'\n');
+    reply(StatusCode::OK, "application/json", text)
+}
+
+async fn promote(member: &Arc<Member>, id: &str) -> Response<Bytes> {
+    let Ok(number) = id.parse::<u64>() else {
+        return error(StatusCode::NOT_FOUND, &format!("member {id} not found in cluster"));
+    };
+    // Passed on if the leader has changed meanwhile.
+    let refusal = match member.promote_member(number).await {
+        Ok(changed) => return members(changed.iter().collect()),
+        Err(refusal) => refusal,
+    };
+    tracing::warn!("member-id" = format!("{number:x}"), error = %refusal, "failed to promote a member");
+    match refusal {
+        ChangeError::Rejected(Rejection::MemberNotFound) => {
+            error(StatusCode::NOT_FOUND, "membership: ID not found")
+        }
+        ChangeError::Rejected(Rejection::MemberNotLearner) => error(
+            StatusCode::PRECONDITION_FAILED,
+            "membership: can only promote a learner member",
+        ),
+        ChangeError::LearnerNotReady => error(
+            StatusCode::PRECONDITION_FAILED,
+            "etcdserver: can only promote a learner member which is in sync with leader",
+        ),
+        _ => {
+            #[derive(Serialize)]
+            struct Failure {
+                message: &'static str,
+            }
+            json(StatusCode::INTERNAL_SERVER_ERROR, &Failure { message: "Internal Server Error" })
+        }
+    }
+}
+
+async fn renew(member: &Arc<Member>, body: &Bytes) -> Response<Bytes> {
+    let Ok(request) = LeaseKeepAliveRequest::decode(body.clone()) else { return unreadable() };
+    match timeout(APPLY_LIMIT, member.renew_lease_here(request.id)).await {
+        Ok(Ok(ttl)) => {
+            let response = LeaseKeepAliveResponse { header: None, id: request.id, ttl };
+            protobuf(&response)
+        }
+        Ok(Err(refusal)) => refused(refusal, StatusCode::BAD_REQUEST),
+        Err(_) => behind(),
+    }
+}
+
+async fn time_to_live(member: &Arc<Member>, body: &Bytes) -> Response<Bytes> {
+    let request = LeaseInternalRequest::decode(body.clone()).ok();
+    let Some(request) = request.and_then(|request| request.lease_time_to_live_request) else {
+        return unreadable();
+    };
+    match timeout(APPLY_LIMIT, member.lease_time_to_live_here(request)).await {
+        Ok(Ok(mut response)) => {
+            response.header = Some(ResponseHeader::default());
+            protobuf(&LeaseInternalResponse { lease_time_to_live_response: Some(response) })
+        }
+        Ok(Err(refusal)) => refused(refusal, StatusCode::INTERNAL_SERVER_ERROR),
+        Err(_) => behind(),
+    }
+}
+
+fn protobuf(message: &impl prost::Message) -> Response<Bytes> {
+    reply(StatusCode::OK, "application/protobuf", message.encode_to_vec())
+}
+
+fn unreadable() -> Response<Bytes> {
+    error(StatusCode::BAD_REQUEST, "error unmarshalling request")
+}
+
+fn behind() -> Response<Bytes> {
+    let text = "waiting for node to catch up its applied index has timed out";
+    error(StatusCode::REQUEST_TIMEOUT, text)
+}
+
+/// Why there is nothing to say of a lease; `elsewhere` is the status by which a member that does not
+/// keep the time says so.
+fn refused(refusal: LeaseError, elsewhere: StatusCode) -> Response<Bytes> {
+    match refusal {
+        LeaseError::NotFound => error(StatusCode::NOT_FOUND, "lease not found"),
+        LeaseError::NotPrimary => error(elsewhere, "not a primary lessor"),
+        LeaseError::Failed(Error::Timeout) => behind(),
+        LeaseError::Failed(failure) => error(StatusCode::INTERNAL_SERVER_ERROR, &failure.to_string()),
+    }
+}
+
+async fn downgrade_enabled(member: &Arc<Member>) -> Response<Bytes> {
+    if let Err(failure) = member.linearize().await {
+        let text = format!("failed linearized read: {failure}");
+        return error(StatusCode::INTERNAL_SERVER_ERROR, &text);
+    }
+    let enabled = member.cluster().downgrade.as_ref().is_some_and(|downgrade| downgrade.enabled);
+    reply(StatusCode::OK, "text/plain", enabled.to_string())
+}
+
+/// `etcdserverpb.HashKVRequest` as Go writes it in JSON.
+#[derive(Deserialize)]
+struct HashRequest {
+    #[serde(default)]
+    revision: i64,
+}
+
+#[derive(Serialize)]
+struct HashResponse {
+    header: HashHeader,
+    #[serde(skip_serializing_if = "is_zero")]
+    hash: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    compact_revision: i64,
+    #[serde(skip_serializing_if = "is_zero")]
+    hash_revision: i64,
+}
+
+#[derive(Serialize)]
+struct HashHeader {
+    #[serde(skip_serializing_if = "is_zero")]
+    revision: i64,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+async fn hash_kv(member: &Arc<Member>, request: &Request<Bytes>) -> Response<Bytes> {
+    let asked_of = request.headers().get(CLUSTER_ID).filter(|id| !id.is_empty());
+    if asked_of.is_some_and(|id| id.as_bytes() != format!("{:x}", member.cluster_id()).as_bytes()) {
+        return error(StatusCode::PRECONDITION_FAILED, "cluster ID mismatch");
+    }
+    let Ok(HashRequest { revision }) = serde_json::from_slice(request.body()) else { return unreadable() };
+    let store = member.store().clone();
+    let current = store.current_revision();
+    // It reads all that is stored.
+    let hash = match tokio::task::spawn_blocking(move || store.hash_kv(revision)).await {
+        Ok(Ok(hash)) => hash,
+        Ok(Err(mvcc::ReadError::Compacted { .. })) => {
+            return error(StatusCode::BAD_REQUEST, "mvcc: required revision has been compacted");
+        }
+        Ok(Err(mvcc::ReadError::Future { .. })) => {
+            return error(StatusCode::BAD_REQUEST, "mvcc: required revision is a future revision");
+        }
+        Ok(Err(failure)) => return error(StatusCode::BAD_REQUEST, &failure.to_string()),
+        Err(_) => return error(StatusCode::INTERNAL_SERVER_ERROR, "the work was interrupted"),
+    };
+    let header = HashHeader { revision: current };
+    let response = HashResponse {
+        header,
+        hash: hash.hash.into(),
+        compact_revision: hash.compact_revision,
+        hash_revision: hash.revision,
+    };
+    named(member, json(StatusCode::OK, &response))
 }

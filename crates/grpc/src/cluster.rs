@@ -1,4 +1,4 @@
-//! The Cluster service: for now it only lists.
+//! The Cluster service: who is a member, and who is to be.
 
 use std::sync::Arc;
 
@@ -18,29 +18,48 @@ pub(crate) struct ClusterService {
     pub(crate) member: Arc<Member>,
 }
 
-/// Answers what a cluster of one member does not do yet.
-fn later(what: &str) -> Status {
-    Status::unimplemented(format!("{what} is not supported by this version of Cairn"))
+impl ClusterService {
+    /// Who is a member is no matter of the keys' revisions, and etcd tells none with it.
+    fn header(&self) -> Option<ResponseHeader> {
+        Some(ResponseHeader { revision: 0, ..self.member.header(0) })
+    }
+}
+
+fn messages<'a>(members: impl IntoIterator<Item = &'a apply::Member>) -> Vec<MemberMessage> {
+    members.into_iter().map(MemberMessage::from).collect()
 }
 
 #[tonic::async_trait]
 impl Cluster for ClusterService {
-    async fn member_add(&self, _: Request<MemberAddRequest>) -> Result<Response<MemberAddResponse>, Status> {
-        Err(later("MemberAdd"))
+    async fn member_add(
+        &self,
+        request: Request<MemberAddRequest>,
+    ) -> Result<Response<MemberAddResponse>, Status> {
+        let MemberAddRequest { peer_ur_ls, is_learner } = request.into_inner();
+        let added = self.member.add_member(&peer_ur_ls, is_learner).await;
+        let (added, members) = added.map_err(status::change)?;
+        Ok(Response::new(MemberAddResponse {
+            header: self.header(),
+            member: Some(MemberMessage::from(&added)),
+            members: messages(&members),
+        }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<MemberRemoveRequest>,
+        request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        Err(later("MemberRemove"))
+        let members = self.member.remove_member(request.into_inner().id).await.map_err(status::change)?;
+        Ok(Response::new(MemberRemoveResponse { header: self.header(), members: messages(&members) }))
     }
 
     async fn member_update(
         &self,
-        _: Request<MemberUpdateRequest>,
+        request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        Err(later("MemberUpdate"))
+        let MemberUpdateRequest { id, peer_ur_ls } = request.into_inner();
+        let members = self.member.update_member(id, &peer_ur_ls).await.map_err(status::change)?;
+        Ok(Response::new(MemberUpdateResponse { header: self.header(), members: messages(&members) }))
     }
 
     async fn member_list(
@@ -50,28 +69,15 @@ impl Cluster for ClusterService {
         if request.into_inner().linearizable {
             self.member.linearize().await.map_err(status::server)?;
         }
-        let members = self
-            .member
-            .cluster()
-            .members
-            .values()
-            .map(|member| MemberMessage {
-                id: member.id,
-                name: member.name.clone(),
-                peer_ur_ls: member.peer_urls.clone(),
-                client_ur_ls: member.client_urls.clone(),
-                is_learner: member.is_learner,
-            })
-            .collect();
-        // Who is a member is no matter of the keys' revisions, and etcd tells none with it.
-        let header = ResponseHeader { revision: 0, ..self.member.header(0) };
-        Ok(Response::new(MemberListResponse { header: Some(header), members }))
+        let members = messages(self.member.cluster().members.values());
+        Ok(Response::new(MemberListResponse { header: self.header(), members }))
     }
 
     async fn member_promote(
         &self,
-        _: Request<MemberPromoteRequest>,
+        request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        Err(later("MemberPromote"))
+        let members = self.member.promote_member(request.into_inner().id).await.map_err(status::change)?;
+        Ok(Response::new(MemberPromoteResponse { header: self.header(), members: messages(&members) }))
     }
 }

@@ -1,26 +1,23 @@
 //! The Lease service.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Poll};
 
-use ::lease::{LeaseId, Renewal};
 use api::error::Error as Etcd;
 use api::etcdserverpb::lease_server::Lease;
 use api::etcdserverpb::{
-    LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
     LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
     LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
 };
 use apply::Body;
-use server::Member;
+use server::{LeaseError, Member};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::metrics::Messages;
 use crate::{propose, status};
-
-/// How often a keep-alive of an expired lease looks whether the lease is gone.
-const EXPIRED_LOOK: Duration = Duration::from_millis(50);
 
 /// Grants, renews and ends leases.
 pub(crate) struct LeaseService {
@@ -28,7 +25,7 @@ pub(crate) struct LeaseService {
     pub(crate) messages: Messages,
 }
 
-type KeepAlives = std::pin::Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+type KeepAlives = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Lease for LeaseService {
@@ -82,7 +79,9 @@ impl Lease for LeaseService {
                 Ok(answer)
             }
         });
-        Ok(Response::new(Box::pin(answers)))
+        let member = Arc::clone(&self.member);
+        let stopping = Some(Box::pin(async move { member.stopping().await }) as _);
+        Ok(Response::new(Box::pin(UntilStopped { answers: Box::pin(answers), stopping })))
     }
 
     async fn lease_time_to_live(
@@ -90,26 +89,13 @@ impl Lease for LeaseService {
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
         let request = request.into_inner();
-        let id = LeaseId(request.id);
-        caught_up(&self.member).await?;
-        let lessor = self.member.lessor().lock();
-        let response = match lessor.time_to_live(id, self.member.now()) {
-            Ok(left) => LeaseTimeToLiveResponse {
-                header: None,
-                id: request.id,
-                ttl: left.remaining,
-                granted_ttl: left.granted,
-                keys: match request.keys {
-                    true => {
-                        lessor.keys(id).into_iter().flatten().map(bytes::Bytes::copy_from_slice).collect()
-                    }
-                    false => Vec::new(),
-                },
-            },
-            Err(::lease::Error::NotPrimary) => return Err(status::etcd(Etcd::LeaderChanged)),
-            Err(_) => LeaseTimeToLiveResponse { id: request.id, ttl: -1, ..Default::default() },
+        let response = match self.member.lease_time_to_live(request).await {
+            Ok(response) => response,
+            Err(LeaseError::NotFound) => {
+                LeaseTimeToLiveResponse { id: request.id, ttl: -1, ..Default::default() }
+            }
+            Err(error) => return Err(status::lease(error)),
         };
-        drop(lessor);
         Ok(Response::new(LeaseTimeToLiveResponse { header: Some(self.member.header(0)), ..response }))
     }
 
@@ -127,40 +113,65 @@ async fn keep_alive(member: &Arc<Member>, id: i64) -> Result<LeaseKeepAliveRespo
     // The header is filled before the renewal: its revision must not be above one at which the
     // lease may be found revoked.
     let header = member.header(0);
-    let mut waited = false;
-    let ttl = loop {
-        let renewal = member.lessor().lock().renew(LeaseId(id), member.now());
-        match renewal {
-            Ok(Renewal::Renewed(ttl)) => break ttl,
-            Ok(Renewal::ClearCheckpoint) => clear_checkpoint(member, id).await?,
-            // Its grant may be committed and not applied yet (L4). What was committed when this was
-            // asked is applied after one wait; under load there is always more.
-            Err(::lease::Error::NotFound) if !waited => {
-                caught_up(member).await?;
-                waited = true;
-            }
-            // Its time is up, but only its revocation through the log settles that it is gone.
-            Err(::lease::Error::Expired) => tokio::time::sleep(EXPIRED_LOOK).await,
-            Err(::lease::Error::NotPrimary) => return Err(status::etcd(Etcd::NoLeader)),
-            Err(_) => break 0,
-        }
+    let ttl = match member.renew_lease(id).await {
+        Ok(ttl) => ttl,
+        Err(LeaseError::NotFound) => 0,
+        Err(error) => return Err(status::lease(error)),
     };
-    if ttl > 0 {
-        member.metrics().leases_renewed.inc();
-    }
     Ok(LeaseKeepAliveResponse { header: Some(header), id, ttl })
 }
 
-/// Has every member forget the remaining time that an earlier leader noted for a lease.
-async fn clear_checkpoint(member: &Arc<Member>, id: i64) -> Result<(), Status> {
-    let checkpoints = vec![LeaseCheckpoint { id, remaining_ttl: 0 }];
-    propose(member, LeaseCheckpointRequest { checkpoints }).await.map(|_| ())
+/// Answers until there are no more, or the member stops; then the client is told so.
+struct UntilStopped<S> {
+    answers: Pin<Box<S>>,
+    /// None once it has come.
+    stopping: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-/// Waits until all that is committed here is applied.
-async fn caught_up(member: &Arc<Member>) -> Result<(), Status> {
-    if member.raft().applied() >= member.raft().committed() {
-        return Ok(());
+impl<T, S: Stream<Item = Result<T, Status>>> Stream for UntilStopped<S> {
+    type Item = Result<T, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(stopping) = &mut self.stopping else { return Poll::Ready(None) };
+        if stopping.as_mut().poll(context).is_ready() {
+            self.stopping = None;
+            return Poll::Ready(Some(Err(status::etcd(Etcd::Stopped))));
+        }
+        self.answers.as_mut().poll_next(context)
     }
-    member.linearize().await.map_err(status::server)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use futures_util::FutureExt as _;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_ends_with_its_requests_or_with_the_member() {
+        let until = |answers: Vec<Result<i32, Status>>, open: bool| {
+            let (stop, stopped) = oneshot::channel::<()>();
+            let stopping = Some(Box::pin(stopped.map(|_| ())) as Pin<Box<dyn Future<Output = ()> + Send>>);
+            let rest = futures_util::stream::poll_fn(move |_| match open {
+                true => Poll::Pending,
+                false => Poll::Ready(None),
+            });
+            let answers = Box::pin(tokio_stream::iter(answers).chain(rest));
+            (UntilStopped { answers, stopping }, stop)
+        };
+        let (mut ended, _stop) = until(vec![Ok(1)], false);
+        assert_eq!(ended.next().now_or_never().unwrap().unwrap().unwrap(), 1);
+        assert!(ended.next().now_or_never().unwrap().is_none());
+
+        let (mut open, stop) = until(vec![Ok(1)], true);
+        assert!(open.next().now_or_never().unwrap().unwrap().is_ok());
+        assert!(open.next().now_or_never().is_none());
+        stop.send(()).unwrap();
+        let end = open.next().now_or_never().unwrap().unwrap().unwrap_err();
+        assert_eq!(end.message(), "etcdserver: server stopped");
+        assert!(open.next().now_or_never().unwrap().is_none());
+    }
 }

@@ -10,7 +10,9 @@
 //! | `kv`, `range`, `stream_range` | KV: range, range stream, put, delete, txn, compact |
 //! | `watch` | Watch |
 //! | `lease` | Lease: grant, revoke, keep-alive, time-to-live, list |
-//! | `cluster`, `maintenance` | what one member has of Cluster and Maintenance |
+//! | `cluster` | Cluster: members added, removed, updated, promoted, listed |
+//! | `maintenance` | Maintenance, as far as there is |
+//! | `leader` | calls and streams that want a leader |
 //! | `health` | gRPC's own health service |
 //! | `quota` | the look at the space left before a write is proposed |
 //! | `status` | the one place where an error becomes a gRPC code and text |
@@ -22,6 +24,7 @@ mod cluster;
 mod codec;
 mod health;
 mod kv;
+mod leader;
 mod lease;
 mod maintenance;
 mod metrics;

@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::error::Error as Etcd;
 use api::etcdserverpb::maintenance_server::Maintenance;
 use api::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
@@ -67,7 +66,7 @@ impl Maintenance for MaintenanceService {
             raft_applied_index: raft.applied(),
             errors,
             db_size_in_use: member.backend().size_in_use() as i64,
-            is_learner: false,
+            is_learner: member.is_learner(),
             storage_version: server::STORAGE_VERSION.to_owned(),
             db_size_quota: member.config().quota_bytes,
             downgrade_info: Some(DowngradeInfo {
@@ -126,12 +125,10 @@ impl Maintenance for MaintenanceService {
 
     async fn move_leader(
         &self,
-        _: Request<MoveLeaderRequest>,
+        request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        if !self.member.raft().is_leader() {
-            return Err(status::etcd(Etcd::NotLeader));
-        }
-        Err(later("MoveLeader"))
+        self.member.move_leader(request.into_inner().target_id).await.map_err(status::change)?;
+        Ok(Response::new(MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(&self, _: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::error::Error as Etcd;
 use api::etcdserverpb::request_op::Request;
 use api::etcdserverpb::{Compare, RangeRequest, RequestOp, ResponseHeader, TxnRequest, TxnResponse};
 use bytes::BufMut;
@@ -63,6 +64,9 @@ pub(crate) async fn serve(
     request: tonic::Request<RangeRequest>,
 ) -> Result<Response<RangeReply>, Status> {
     let request = request.into_inner();
+    if !request.serializable && member.is_learner() {
+        return Err(status::etcd(Etcd::NotSupportedForLearner));
+    }
     apply::check::range(&request).map_err(status::rejection)?;
     if !request.serializable {
         member.linearize().await.map_err(status::server)?;

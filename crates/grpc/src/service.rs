@@ -21,6 +21,7 @@ use crate::cluster::ClusterService;
 use crate::codec::WireCodec;
 use crate::health;
 use crate::kv::KvService;
+use crate::leader::{self, LeaderWatch};
 use crate::lease::LeaseService;
 use crate::maintenance::MaintenanceService;
 use crate::metrics::{Messages, RpcMetrics};
@@ -32,11 +33,36 @@ use crate::watch::{self, WatchFrames, WatchReply};
 /// are not compressed: clients announce that they could read it whether or not they want it.
 const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
 
+/// gRPC's own health service.
+const HEALTH: &str = "grpc.health.v1.Health";
+
+/// Whether a learner answers a call. Ranges are looked at once they are read: it serves those that ask
+/// for no more than it has.
+fn serves_learners(service: &str, method: &str) -> bool {
+    matches!(
+        (service, method),
+        ("etcdserverpb.KV", "Range") | ("etcdserverpb.Maintenance", "Status" | "Snapshot")
+    )
+}
+
+/// Whether a call has more than one answer.
+fn is_stream(service: &str, method: &str) -> bool {
+    matches!(
+        (service, method),
+        ("etcdserverpb.Watch", "Watch")
+            | ("etcdserverpb.Lease", "LeaseKeepAlive")
+            | ("etcdserverpb.KV", "RangeStream")
+            | ("etcdserverpb.Maintenance", "Snapshot")
+            | (HEALTH, "Watch")
+    )
+}
+
 /// All gRPC services of a member. Cloning is cheap; every connection has a clone.
 #[derive(Clone)]
 pub struct Services {
     member: Arc<Member>,
     metrics: Arc<RpcMetrics>,
+    leader: LeaderWatch,
     kv: KvServer<KvService>,
     lease: LeaseServer<LeaseService>,
     cluster: ClusterServer<ClusterService>,
@@ -58,6 +84,7 @@ impl Services {
         let maintenance = MaintenanceService { member: Arc::clone(&member) };
         Self {
             metrics,
+            leader: LeaderWatch::new(),
             kv: KvServer::new(kv).max_decoding_message_size(limit).accept_compressed(GZIP),
             lease: LeaseServer::new(lease).max_decoding_message_size(limit).accept_compressed(GZIP),
             cluster: ClusterServer::new(cluster).max_decoding_message_size(limit).accept_compressed(GZIP),
@@ -84,15 +111,36 @@ impl Services {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<StdError> + Send,
     {
-        if request.headers().get("hasleader").is_some_and(|value| value == "true")
-            && self.member.raft().leader() == 0
-        {
-            return status::etcd(Etcd::NoLeader).into_http();
-        }
         let path = request.uri().path();
         let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
             return Status::unimplemented(format!("malformed method name: {path:?}")).into_http();
         };
+        if (known || service == HEALTH) && !serves_learners(service, method) && self.member.is_learner() {
+            return status::etcd(Etcd::NotSupportedForLearner).into_http();
+        }
+        if !leader::is_required(request.headers()) {
+            return self.route(request, known).await;
+        }
+        if self.member.raft().leader() == 0 {
+            return status::etcd(Etcd::NoLeader).into_http();
+        }
+        let is_stream = is_stream(service, method);
+        let response = self.route(request, known).await;
+        if is_stream { self.leader.bind(response) } else { response }
+    }
+
+    /// Ends streams that want a leader when there is none for too long; until the member stops.
+    pub async fn monitor_leader(self) {
+        self.leader.monitor(self.member).await;
+    }
+
+    async fn route<B>(&self, request: http::Request<B>, known: bool) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<StdError> + Send,
+    {
+        let path = request.uri().path();
+        let (service, method) = path.trim_start_matches('/').rsplit_once('/').unwrap_or_default();
         match (service, method) {
             ("etcdserverpb.KV", "Range") => self.range(request).await,
             ("etcdserverpb.Watch", "Watch") => self.watch(request).await,
@@ -102,14 +150,14 @@ impl Services {
             ("etcdserverpb.Maintenance", _) if known => {
                 answered(self.maintenance.clone().call(request).await)
             }
-            ("grpc.health.v1.Health", "Check") => self.plain().unary(health::Check, request).await,
-            ("grpc.health.v1.Health", "List") => self.plain().unary(health::List, request).await,
-            ("grpc.health.v1.Health", "Watch") => {
+            (HEALTH, "Check") => self.plain().unary(health::Check, request).await,
+            (HEALTH, "List") => self.plain().unary(health::List, request).await,
+            (HEALTH, "Watch") => {
                 let watch = health::Watch(Arc::clone(&self.member));
                 self.plain().server_streaming(watch, request).await
             }
             ("etcdserverpb.KV" | "etcdserverpb.Watch" | "etcdserverpb.Lease", _)
-            | ("etcdserverpb.Cluster" | "etcdserverpb.Maintenance" | "grpc.health.v1.Health", _) => {
+            | ("etcdserverpb.Cluster" | "etcdserverpb.Maintenance" | HEALTH, _) => {
                 Status::unimplemented(format!("unknown method {method} for service {service}")).into_http()
             }
             _ => Status::unimplemented(format!("unknown service {service}")).into_http(),

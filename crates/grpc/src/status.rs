@@ -2,7 +2,7 @@
 
 use api::error::Error as Etcd;
 use apply::{ReadFailure, Rejection, Told};
-use server::Error;
+use server::{ChangeError, Error, LeaseError};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -23,12 +23,45 @@ pub(crate) fn rejection(rejection: Rejection) -> Status {
 pub(crate) fn server(error: Error) -> Status {
     etcd(match error {
         Error::NoLeader => Etcd::NoLeader,
+        Error::NotLeader => Etcd::NotLeader,
         Error::LeaderChanged => Etcd::LeaderChanged,
         Error::Timeout => Etcd::Timeout,
+        Error::TimeoutLeaderFail => Etcd::TimeoutDueToLeaderFail,
+        Error::TimeoutConnectionLost => Etcd::TimeoutDueToConnectionLost,
+        // etcd's table has no row for it.
+        Error::TimeoutLeaderTransfer => {
+            return Status::unknown("etcdserver: request timed out, leader transfer took too long");
+        }
+        Error::BadTransferee => Etcd::BadLeaderTransferee,
         Error::TooManyRequests => Etcd::RequestTooManyRequests,
         Error::RequestTooLarge => Etcd::RequestTooLarge,
         Error::Stopped => Etcd::Stopped,
     })
+}
+
+/// A change of members or of the leader that did not come about.
+pub(crate) fn change(error: ChangeError) -> Status {
+    match error {
+        ChangeError::Failed(error) => server(error),
+        ChangeError::Rejected(refusal) => rejection(refusal),
+        ChangeError::BadUrls => etcd(Etcd::MemberBadUrls),
+        ChangeError::NotEnoughStarted => etcd(Etcd::MemberNotEnoughStarted),
+        ChangeError::Unhealthy => etcd(Etcd::Unhealthy),
+        ChangeError::LearnerNotReady => etcd(Etcd::LearnerNotReady),
+        ChangeError::NotLeader => etcd(Etcd::NotLeader),
+        ChangeError::BadTransferee => etcd(Etcd::BadLeaderTransferee),
+        ChangeError::TransferTimedOut => server(Error::TimeoutLeaderTransfer),
+        ChangeError::Unforeseen(words) => Status::unknown(words),
+    }
+}
+
+/// A lease that could not be renewed or looked at. That there is none is told by its time left.
+pub(crate) fn lease(error: LeaseError) -> Status {
+    match error {
+        LeaseError::NotFound => etcd(Etcd::LeaseNotFound),
+        LeaseError::NotPrimary => etcd(Etcd::LeaderChanged),
+        LeaseError::Failed(error) => server(error),
+    }
 }
 
 /// A read that was refused, or that this member's disk could not serve.

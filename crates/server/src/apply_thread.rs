@@ -3,13 +3,16 @@
 //! Store, publish, announce: the machine makes an entry's effects readable, then the answers and
 //! the events of a run of entries leave together.
 
+use std::fs::{self, File};
+use std::io::BufReader;
 use std::sync::Arc;
 use std::time::Instant;
 
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{AlarmRequest, AlarmType};
-use apply::Machine;
-use raft::{Entry, EntryKind};
+use apply::{Failure, Machine};
+use backend::Target;
+use raft::{Entry, EntryKind, Snapshot};
 use watch::Batch;
 
 use crate::leases;
@@ -17,28 +20,87 @@ use crate::mailbox::{EVENT_OVERHEAD, Mailbox};
 use crate::member::Member;
 use crate::proposal::{Answer, RequestId};
 use crate::raft_driver::own_proposal;
+use crate::roads;
+use crate::snapshots::incoming_path;
 use crate::tally;
 
 /// Entries applied before their answers leave: enough to share the wake-ups, few enough that the
 /// first of them is not kept waiting for the last.
 const RUN: usize = 128;
 
+/// What the apply thread is asked to do.
+pub(crate) enum ApplyJob {
+    /// Apply these, which are committed.
+    Entries(Vec<Entry>),
+    /// Replace the state by this one, which another member has sent and which is in the WAL.
+    Install(Snapshot),
+}
+
 /// Runs until the queue is closed and empty.
-pub(crate) fn run(member: &Arc<Member>, mut machine: Machine) -> Result<(), apply::Failure> {
-    let mut batches: Vec<Vec<Entry>> = Vec::new();
-    let mut outgoing = Outgoing::new(member.shards());
-    while member.apply_queue().take(&mut batches) {
-        for entries in batches.drain(..) {
-            for run in entries.chunks(RUN) {
-                apply_run(member, &mut machine, run, &mut outgoing)?;
+pub(crate) fn run(member: &Arc<Member>, mut machine: Machine) -> Result<(), Failure> {
+    let mut jobs: Vec<ApplyJob> = Vec::new();
+    let mut outgoing = Outgoing::new(member);
+    while member.apply_queue().take(&mut jobs) {
+        for job in jobs.drain(..) {
+            match job {
+                ApplyJob::Entries(entries) => {
+                    for run in entries.chunks(RUN) {
+                        apply_run(member, &mut machine, run, &mut outgoing)?;
+                    }
+                }
+                ApplyJob::Install(snapshot) => install(member, &mut machine, &snapshot)?,
             }
         }
     }
     Ok(())
 }
 
+/// Takes in another member's state: on disk, then in memory, then for whoever watches.
+fn install(member: &Arc<Member>, machine: &mut Machine, snapshot: &Snapshot) -> Result<(), Failure> {
+    let index = snapshot.meta.index;
+    tracing::info!(
+        "local-member-id" = format!("{:x}", member.id()),
+        "current-applied-index" = machine.applied().0.0,
+        "incoming-leader-snapshot-index" = index.0,
+        "incoming-leader-snapshot-term" = snapshot.meta.term.0,
+        "applying snapshot"
+    );
+    member.metrics().snapshot_installs.inc();
+    let began = Instant::now();
+    let path = incoming_path(member.snapshots().dir(), index);
+    let body = File::open(&path).map_err(|error| {
+        Failure::Backend(backend::Error::Storage(format!("{}: {error}", path.display())))
+    })?;
+    let before = member.cluster();
+    let installed = {
+        // Nobody takes rows away meanwhile.
+        let _quiet = member.compaction().exclude();
+        machine.install(BufReader::new(body), &snapshot.meta, Target::Beside)?
+    };
+    // What it was made from is of no use any more, nor is what came before it.
+    let _ = fs::remove_file(&path);
+    roads::start_anew(member, &before, &member.cluster());
+    member.raft().set_applied(index.0);
+    member.inbox().installed(index);
+    for mailbox in member.mailboxes() {
+        mailbox.post_skip(installed.revision);
+    }
+    member.release_reads(index);
+    member.drive();
+    member.metrics().snapshot_installs.dec();
+    tracing::info!(
+        "local-member-id" = format!("{:x}", member.id()),
+        "incoming-leader-snapshot-index" = index.0,
+        "current-rev" = installed.revision,
+        took = ?began.elapsed(),
+        "applied snapshot"
+    );
+    Ok(())
+}
+
 /// What a run of entries has to tell, sorted by who waits for it.
 struct Outgoing {
+    member: u64,
     answers: Vec<Vec<(RequestId, Answer)>>,
     events: Vec<mvcc::Event>,
     configurations: Vec<raft::ConfChangeV2>,
@@ -48,9 +110,10 @@ struct Outgoing {
 }
 
 impl Outgoing {
-    fn new(shards: usize) -> Self {
+    fn new(member: &Member) -> Self {
         Self {
-            answers: (0..shards).map(|_| Vec::new()).collect(),
+            member: member.id(),
+            answers: (0..member.shards()).map(|_| Vec::new()).collect(),
             events: Vec::new(),
             configurations: Vec::new(),
             over_quota: Vec::new(),
@@ -60,8 +123,11 @@ impl Outgoing {
 
 impl Outgoing {
     fn answer(&mut self, id: RequestId, answer: Answer) {
-        // Entries that the member proposed itself have no shard that waits.
-        if let Some(answers) = self.answers.get_mut(id.shard()).filter(|_| id.0 != 0) {
+        // Nobody here waits for what other members have asked for, or this one by itself.
+        if id.0 == 0 || !id.may_be_of(self.member) {
+            return;
+        }
+        if let Some(answers) = self.answers.get_mut(id.shard()) {
             answers.push((id, answer));
         }
     }
@@ -84,13 +150,17 @@ fn apply_run(
     machine: &mut Machine,
     run: &[Entry],
     outgoing: &mut Outgoing,
-) -> Result<(), apply::Failure> {
-    member.backend().wait_for_room().map_err(apply::Failure::Backend)?;
+) -> Result<(), Failure> {
+    member.backend().wait_for_room().map_err(Failure::Backend)?;
     let started = Instant::now();
     let now = member.now();
     let Some(last) = run.last().map(|entry| entry.index) else { return Ok(()) };
     for entry in run {
+        let before = entry.is_conf_change().then(|| member.cluster());
         let applied = machine.apply(entry, now)?;
+        if let Some(before) = before {
+            roads::follow(member, &before, &member.cluster());
+        }
         tally::applied(member.metrics(), &applied);
         if entry.kind == EntryKind::Normal && entry.data.is_empty() {
             // What a leader appends first (R2).
@@ -120,7 +190,7 @@ fn apply_run(
     member.raft().set_applied(last.0);
     member.release_reads(last);
     let reconfigured = !outgoing.configurations.is_empty();
-    member.inbox().applied(last, std::mem::take(&mut outgoing.configurations));
+    member.inbox().applied(last, &mut outgoing.configurations);
     if reconfigured {
         member.drive();
     }

@@ -1,25 +1,28 @@
 //! From a data directory, empty or not, to the parts of a member.
 //!
-//! A new member writes the log that etcd would: one entry that adds the member itself, committed in
-//! term 1. From then on a first start and a restart are the same thing: open redb, read the WAL
-//! behind redb's consistent index, and let raft apply what is committed.
+//! A new member writes the log that etcd would: an entry for each founder of the cluster, committed in
+//! term 1, or none where it joins one that exists. From then on a first start and a restart are the
+//! same thing: finish what a crash may have interrupted, open redb, read the WAL behind redb's
+//! consistent index, and let raft apply what is committed.
 
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::etcdserverpb::Metadata;
-use apply::{Machine, Quota, Shared};
-use backend::{Backend, Options, Storage};
+use apply::{Machine, Member as Other, Quota, Shared};
+use backend::{Backend, Options, Storage, Target};
 use node::{Node, Restored};
 use prost::Message as _;
-use raft::{Entry, EntryKind, HardState, Index, NodeId, SnapshotMeta, Term};
-use wal::{Disk, Guard, RealDisk, Wal};
+use raft::{HardState, Index, NodeId, SnapshotMeta, Term};
+use wal::{Disk, Guard, RealDisk, Recovered, Wal};
 
 use crate::config::Config;
 use crate::disk::NoSync;
-use crate::identity::{cluster_id, member_id};
+use crate::founding::{self, Founding};
+use crate::{force, snapshots, versions};
 
 /// Why a member could not start. Nothing has been changed on disk, unless it says so.
 #[derive(Debug)]
@@ -38,6 +41,10 @@ pub enum StartError {
     Machine(apply::Failure),
     /// What the WAL holds makes no sense to raft.
     Raft(String),
+    /// The cluster cannot be founded or joined; etcd's words.
+    Cluster(String),
+    /// This member has been removed from its cluster, and must not come back with what it knows.
+    Removed(u64),
 }
 
 impl fmt::Display for StartError {
@@ -52,6 +59,12 @@ impl fmt::Display for StartError {
             Self::Backend(error) => write!(f, "backend: {error}"),
             Self::Machine(error) => write!(f, "stored state: {error}"),
             Self::Raft(error) => write!(f, "raft: {error}"),
+            Self::Cluster(words) => f.write_str(words),
+            Self::Removed(id) => write!(
+                f,
+                "member {id:x} has been permanently removed from the cluster; data-dir used by this member must \
+                 be removed"
+            ),
         }
     }
 }
@@ -67,8 +80,14 @@ pub(crate) struct Parts {
     pub(crate) shared: Shared,
     pub(crate) wal: Wal,
     pub(crate) node: Node,
-    /// Whether the log holds nothing but its first entry.
+    /// How far the machine has applied the log.
+    pub(crate) applied: Index,
+    /// The last configuration entry that is known to be committed, among those in the log.
+    pub(crate) configured: Index,
+    /// Whether there was no member before.
     pub(crate) new: bool,
+    /// Members that the log does not name yet.
+    pub(crate) remotes: Vec<Other>,
     /// Held for as long as the member runs.
     pub(crate) lock: Box<dyn Guard>,
 }
@@ -92,24 +111,19 @@ pub(crate) fn open(config: &Config, seed: u64) -> Result<Parts, StartError> {
 
     let backend = Backend::open(Storage::File(config.backend_path()), backend_options())
         .map_err(StartError::Backend)?;
-    let applied = Index(backend.consistent().index);
     let new = !has_wal(&wal_dir);
+    let mut remotes = Vec::new();
     if new {
-        if applied > Index(0) {
-            let what = format!(
-                "it holds no write-ahead log, but {} has applied {} entries of one; \
-                 restore the log's directory, or start with an empty data directory",
-                config.backend_path().display(),
-                applied.0
-            );
-            return Err(StartError::NotOurs(wal_dir, what));
-        }
+        refuse_applied(config, &backend, &wal_dir)?;
+        let founding = founding::decide(config).map_err(StartError::Cluster)?;
         for dir in [&member_dir, &wal_dir] {
             sync_above(&*disk, dir)?;
         }
-        found(config, Arc::clone(&disk), &wal_dir)?;
+        found(&founding, Arc::clone(&disk), &wal_dir)?;
+        remotes = founding.remotes;
     }
-    let (wal, recovered) = Wal::open(disk, &wal_dir, applied).map_err(StartError::Wal)?;
+    let applied = Index(backend.consistent().index);
+    let (mut wal, mut recovered) = Wal::open(disk, &wal_dir, applied).map_err(StartError::Wal)?;
     if let Some(repair) = &recovered.repaired {
         // What is cut was never acknowledged, but whoever runs this should know that it was there.
         tracing::warn!(
@@ -121,47 +135,103 @@ pub(crate) fn open(config: &Config, seed: u64) -> Result<Parts, StartError> {
     }
     let metadata = Metadata::decode(recovered.metadata.as_slice())
         .map_err(|error| StartError::NotOurs(wal_dir.clone(), format!("unreadable metadata: {error}")))?;
-    let id = metadata.node_id.unwrap_or_default();
-    let (machine, shared) = Machine::open(
-        backend.clone(),
-        apply::Options {
-            lease: lease::Config {
-                min_ttl: lease::Config::min_ttl_for(election_ticks(config), config.heartbeat),
-                ..lease::Config::default()
-            },
-            quota: Quota::from_flag(config.quota_bytes),
-        },
-    )
-    .map_err(StartError::Machine)?;
-
-    let snapshot = match applied {
-        Index(0) => SnapshotMeta::default(),
-        index => SnapshotMeta {
-            conf_state: machine.conf_state().clone(),
-            index,
-            term: Term(backend.consistent().term),
-        },
+    let (id, cluster_id) = (metadata.node_id(), metadata.cluster_id());
+    finish_install(config, &backend, &recovered)?;
+    let begin = Index(backend.consistent().index);
+    let (mut machine, shared) = open_machine(config, &backend)?;
+    let term = Term(backend.consistent().term);
+    if shared.cluster.get().removed.contains(&id) {
+        return Err(StartError::Removed(id));
+    }
+    if let Some(words) = versions::refuses(shared.cluster.get().version.as_deref()) {
+        return Err(StartError::Cluster(words));
+    }
+    if config.force_new_cluster && !new {
+        force::alone(config, id, &backend, (&mut machine, &shared), &mut wal, &mut recovered)?;
+    }
+    let applied = machine.applied().0;
+    let conf_state = machine.conf_state().clone();
+    let snapshot = match begin {
+        // There is nothing before the first entry, and its configuration is nobody's.
+        Index(0) => SnapshotMeta { conf_state, ..SnapshotMeta::default() },
+        index => SnapshotMeta { conf_state, index, term },
     };
+    let configured = last_configuration(&recovered, applied);
+    let Recovered { hard_state, entries, .. } = recovered;
     let node = Node::new(
         node::Config {
-            election_ticks: election_ticks(config),
+            election_ticks: config.election_ticks(),
             pre_vote: config.pre_vote,
             ..node::Config::new(NodeId(id), seed)
         },
-        Restored { hard_state: recovered.hard_state, snapshot, entries: recovered.entries, applied },
+        Restored { hard_state, snapshot, entries, applied },
     )
     .map_err(|error| StartError::Raft(error.to_string()))?;
-    let cluster_id = metadata.cluster_id.unwrap_or_default();
-    Ok(Parts { id, cluster_id, backend, machine, shared, wal, node, new, lock })
+    Ok(Parts {
+        id,
+        cluster_id,
+        backend,
+        machine,
+        shared,
+        wal,
+        node,
+        applied,
+        configured,
+        new,
+        remotes,
+        lock,
+    })
+}
+
+/// A store without the log that made it is not begun anew: what it holds would be applied twice.
+fn refuse_applied(config: &Config, backend: &Backend, wal_dir: &Path) -> Result<(), StartError> {
+    let applied = backend.consistent().index;
+    if applied == 0 {
+        return Ok(());
+    }
+    let what = format!(
+        "it holds no write-ahead log, but {} has applied {applied} entries of one; \
+         restore the log's directory, or start with an empty data directory",
+        config.backend_path().display()
+    );
+    Err(StartError::NotOurs(wal_dir.to_owned(), what))
+}
+
+/// Takes in the snapshot that the log has a record of and the store does not hold yet; then removes
+/// what else lies beside it.
+fn finish_install(config: &Config, backend: &Backend, recovered: &Recovered) -> Result<(), StartError> {
+    let dir = config.snapshot_dir();
+    make_dir(&dir)?;
+    if let Some(meta) = &recovered.install {
+        let path = snapshots::incoming_path(&dir, meta.index);
+        let body = File::open(&path).map_err(|error| StartError::Io(path.clone(), error))?;
+        tracing::info!(path = %path.display(), index = meta.index.0, "finishing the install of a snapshot");
+        apply::snapshot::finish(backend, BufReader::new(body), meta, Target::Beside)
+            .map_err(StartError::Machine)?;
+    }
+    snapshots::clean(&dir, None).map_err(|error| StartError::Io(dir, error))
+}
+
+fn open_machine(config: &Config, backend: &Backend) -> Result<(Machine, Shared), StartError> {
+    let options = apply::Options {
+        lease: lease::Config {
+            min_ttl: lease::Config::min_ttl_for(config.election_ticks(), config.heartbeat),
+            ..lease::Config::default()
+        },
+        quota: Quota::from_flag(config.quota_bytes),
+    };
+    Machine::open(backend.clone(), options).map_err(StartError::Machine)
+}
+
+/// Who votes is known once this entry is applied, if it is known at all.
+fn last_configuration(recovered: &Recovered, applied: Index) -> Index {
+    let committed = recovered.hard_state.commit.max(applied);
+    let entries = recovered.entries.iter().rev().filter(|entry| entry.index <= committed);
+    entries.filter(|entry| entry.is_conf_change()).map(|entry| entry.index).next().unwrap_or_default()
 }
 
 fn backend_options() -> Options {
     Options { flush_bytes: crate::flusher::FLUSH_BYTES, ..Options::default() }
-}
-
-fn election_ticks(config: &Config) -> u64 {
-    let ticks = config.election_timeout.as_millis() / config.heartbeat.as_millis().max(1);
-    u64::try_from(ticks).unwrap_or(u64::MAX).max(2)
 }
 
 /// A directory of etcd's own, or a file where the directory should be, is left alone.
@@ -226,27 +296,16 @@ pub(crate) fn has_wal(dir: &Path) -> bool {
 }
 
 /// Writes the log of a member that nobody has ever started.
-fn found(config: &Config, disk: Arc<dyn Disk>, dir: &Path) -> Result<(), StartError> {
-    let id = member_id(&config.peer_urls, &config.cluster_token);
-    let metadata = Metadata { node_id: Some(id), cluster_id: Some(cluster_id(&[id])) };
-    let founder = apply::Member { id, peer_urls: config.peer_urls.clone(), ..apply::Member::default() };
-    let context = apply::to_json(&founder);
-    let change = api::raftpb::ConfChange {
-        id: None,
-        r#type: Some(api::raftpb::ConfChangeType::ConfChangeAddNode.into()),
-        node_id: Some(id),
-        context: Some(context),
-    };
-    let entry = Entry {
-        term: Term(1),
-        index: Index(1),
-        kind: EntryKind::ConfChange,
-        data: change.encode_to_vec().into(),
-    };
-    let hard_state = HardState { term: Term(1), vote: None, commit: Index(1) };
-    // In one piece: a log without its first entry would have no voter, and wait for ever.
+fn found(founding: &Founding, disk: Arc<dyn Disk>, dir: &Path) -> Result<(), StartError> {
+    let metadata = Metadata { node_id: Some(founding.id), cluster_id: Some(founding.cluster_id) };
+    let hard_state = founding
+        .entries
+        .last()
+        .map(|last| HardState { term: last.term, vote: None, commit: last.index });
+    // In one piece: a log with a part of its first entries would know a part of the voters.
     let metadata = metadata.encode_to_vec();
-    Wal::found(disk, dir, &metadata, wal::Options::default(), Some(&hard_state), &[entry])
+    let options = wal::Options::default();
+    Wal::found(disk, dir, &metadata, options, hard_state.as_ref(), &founding.entries)
         .map(drop)
         .map_err(StartError::Wal)
 }

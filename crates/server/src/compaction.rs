@@ -10,17 +10,29 @@ pub(crate) struct Compaction {
     wanted: Mutex<bool>,
     changed: Condvar,
     finished: watch::Sender<i64>,
+    /// Held during a step, and while a state is replaced.
+    quiet: Mutex<()>,
 }
 
 impl Compaction {
     pub(crate) fn new() -> Self {
-        Self { wanted: Mutex::new(false), changed: Condvar::new(), finished: watch::Sender::new(-1) }
+        Self {
+            wanted: Mutex::new(false),
+            changed: Condvar::new(),
+            finished: watch::Sender::new(-1),
+            quiet: Mutex::new(()),
+        }
     }
 
     /// A compaction has been applied: the compactor looks at once.
     pub(crate) fn request(&self) {
         *self.wanted.lock() = true;
         self.changed.notify_all();
+    }
+
+    /// Keeps steps and the replacing of the state apart.
+    pub(crate) fn exclude(&self) -> parking_lot::MutexGuard<'_, ()> {
+        self.quiet.lock()
     }
 
     /// Sleeps between two steps.

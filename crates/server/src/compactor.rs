@@ -19,8 +19,10 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), Failure
     let mut started = Instant::now();
     while !stop.load(Ordering::Acquire) {
         // Read before the step: a compaction that is asked for while the step runs is not covered by it.
-        let revision = member.store().compact_revision();
-        let step = member.store().compact_step(config.compaction_batch)?;
+        let (revision, step) = {
+            let _alone = member.compaction().exclude();
+            (member.store().compact_revision(), member.store().compact_step(config.compaction_batch)?)
+        };
         member.metrics().compacted_keys.inc_by(step.rows as u64);
         match step.state {
             ProgressState::More => member.compaction().wait(config.compaction_sleep),

@@ -145,6 +145,17 @@ impl Config {
         crate::bootstrap::has_wal(&self.wal_dir())
     }
 
+    /// Where snapshots lie on their way from and to other members.
+    pub fn snapshot_dir(&self) -> PathBuf {
+        crate::snapshots::directory(&self.data_dir.join("member"))
+    }
+
+    /// How many ticks a leader may be silent.
+    pub(crate) fn election_ticks(&self) -> u64 {
+        let ticks = self.election_timeout.as_millis() / self.heartbeat.as_millis().max(1);
+        u64::try_from(ticks).unwrap_or(u64::MAX).max(2)
+    }
+
     /// Where redb's file lies.
     pub fn backend_path(&self) -> PathBuf {
         self.data_dir.join("member").join("cairn.redb")

@@ -35,7 +35,7 @@ pub(crate) fn tick(member: &Arc<Member>) {
     let mut lessor = member.lessor().lock();
     // Of this reign or of none: if another member leads by the time raft sees these, it knows of
     // renewals that this one does not, and nothing may end a lease on the word of this one (L1).
-    let term = Term(raft.term());
+    let term = member.reign();
     let mut proposals: Vec<Proposal> = lessor
         .expired(now, limit)
         .into_iter()
@@ -63,6 +63,7 @@ pub(crate) fn term_begun(member: &Member, term: Term) {
     // Looked at under the lock: whoever leads no more says so before it takes the lock to demote.
     if member.raft().is_leader() && member.raft().term() == term.0 && !lessor.is_primary() {
         lessor.promote(member.config().election_timeout, member.now());
+        member.set_reign(term);
     }
 }
 

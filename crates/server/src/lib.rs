@@ -22,6 +22,9 @@
 //! | `inbox`, `mailbox`, `queue` | the hand-overs |
 //! | `raft_driver` | raft, turned by whichever thread has something for it |
 //! | `clock_thread`, `wal_thread`, `apply_thread`, `flusher`, `compactor` | the threads |
+//! | `membership` | what is looked at before members or the leader change |
+//! | `forward` | what only the leader can answer, asked of it |
+//! | `versions` | which version the cluster speaks |
 //! | `leases` | expiry and checkpoints, on the clock thread |
 //! | `tally` | what is applied, counted |
 //! | `identity` | member and cluster ids |
@@ -29,6 +32,7 @@
 //! No request is served here: `grpc` and `gateway` know the protocols.
 
 mod apply_thread;
+mod ask;
 mod bootstrap;
 mod clock_thread;
 mod compaction;
@@ -37,31 +41,43 @@ mod config;
 mod disk;
 mod error;
 mod flusher;
+mod force;
+mod forward;
+mod founding;
 mod identity;
 mod inbox;
+mod leadership;
 mod leases;
+mod log_reader;
 mod mailbox;
 mod member;
+mod membership;
 mod metrics;
 mod process;
 mod proposal;
 mod queue;
 mod raft_driver;
 mod reads;
+mod roads;
 mod run;
 mod shard;
+mod snapshots;
 mod status;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod urls;
+mod versions;
 mod wal_thread;
 mod watching;
 
 pub use bootstrap::StartError;
 pub use config::{ClusterState, Config};
 pub use error::Error;
+pub use forward::{DOWNGRADE_ENABLED, HASH_KV, LEASES, LEASES_INTERNAL, LeaseError, PROMOTE};
 pub use identity::{cluster_id, member_id};
 pub use member::{Member, REQUEST_OVERHEAD};
+pub use membership::{ChangeError, Changed};
 pub use metrics::{ETCD_VERSION, Metrics, scrape};
 pub use run::{Server, ThreadFailure};
 pub use status::RaftStatus;

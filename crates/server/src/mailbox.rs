@@ -44,6 +44,9 @@ pub(crate) struct Mail {
     pub(crate) waiting_bytes: usize,
     /// Set where batches were thrown away: the last revision that the shard has to read itself.
     pub(crate) skipped_to: Option<i64>,
+    /// There is another leader: what waited for one may go on, and what the one before was asked is
+    /// to be asked again.
+    pub(crate) leader: bool,
     /// The member is stopping: streams end and waiters are told.
     pub(crate) stopping: bool,
 }
@@ -54,6 +57,7 @@ impl Mail {
             && self.reads.is_empty()
             && self.events.is_empty()
             && self.skipped_to.is_none()
+            && !self.leader
             && !self.stopping
     }
 }
@@ -94,6 +98,20 @@ impl Mailbox {
                 mail.events.push(Arc::clone(batch));
             }
         });
+    }
+
+    /// Tells the shard to read all events up to `revision` itself: a snapshot has taken the place of
+    /// the entries that they would have come from.
+    pub(crate) fn post_skip(&self, revision: i64) {
+        self.post(|mail| {
+            mail.events.clear();
+            mail.skipped_to = Some(revision);
+        });
+    }
+
+    /// Tells the shard that there is another leader.
+    pub(crate) fn post_leader(&self) {
+        self.post(|mail| mail.leader = true);
     }
 
     /// Tells the shard that the member is stopping.

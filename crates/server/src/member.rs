@@ -1,31 +1,37 @@
 //! The member as its threads and its services share it.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use api::etcdserverpb::ResponseHeader;
+use api::raftpb::{ConfChange, ConfChangeType};
 use api::raft_request::{self, Command};
 use apply::{Alarms, Cluster, Rejection, Reply, Shared};
 use backend::Backend;
 use lease::Lessor;
 use mvcc::Store;
-use node::{Node, Proposal, ReadId};
+use node::{Proposal, ReadId};
 use parking_lot::Mutex;
-use raft::{EntryKind, Index};
+use peer::Peers;
+use prost::Message as _;
+use raft::{Change, ChangeKind, EntryKind, Index, LogRead, Term};
 use tokio::sync::{oneshot, watch};
 
+use crate::apply_thread::ApplyJob;
 use crate::compaction::Compaction;
 use crate::config::Config;
 use crate::error::Error;
 use crate::inbox::Inbox;
+use crate::leadership::Leadership;
 use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
 use crate::proposal::{Answer, RequestId};
 use crate::queue::Queue;
 use crate::raft_driver::Driver;
 use crate::shard::Shard;
+use crate::snapshots::Snapshots;
 use crate::status::RaftStatus;
 use crate::wal_thread::WalJob;
 
@@ -51,7 +57,12 @@ pub struct Member {
     shared: Shared,
     inbox: Inbox,
     wal_queue: Queue<WalJob>,
-    apply_queue: Queue<Vec<raft::Entry>>,
+    apply_queue: Queue<ApplyJob>,
+    log_reads: Queue<LogRead>,
+    snapshots: Snapshots,
+    /// Set before raft is given anything.
+    peers: OnceLock<Peers>,
+    leadership: Leadership,
     mailboxes: Vec<Mailbox>,
     waiting_reads: Mutex<Vec<(Index, ReadId)>>,
     driver: Driver,
@@ -62,17 +73,22 @@ pub struct Member {
     lease_ids: RandomState,
     next_lease: AtomicU64,
     stopping: watch::Sender<bool>,
+    ready: watch::Sender<bool>,
+    removed: watch::Sender<bool>,
+}
+
+/// What a member is made of.
+pub(crate) struct Made {
+    pub(crate) id: u64,
+    pub(crate) cluster_id: u64,
+    pub(crate) backend: Backend,
+    pub(crate) shared: Shared,
+    pub(crate) driver: Driver,
 }
 
 impl Member {
-    pub(crate) fn new(
-        config: Config,
-        id: u64,
-        cluster_id: u64,
-        backend: Backend,
-        shared: Shared,
-        node: Node,
-    ) -> Self {
+    pub(crate) fn new(config: Config, made: Made) -> Self {
+        let Made { id, cluster_id, backend, shared, driver } = made;
         Self {
             mailboxes: (0..config.shards).map(|_| Mailbox::default()).collect(),
             id,
@@ -83,8 +99,12 @@ impl Member {
             inbox: Inbox::default(),
             wal_queue: Queue::default(),
             apply_queue: Queue::default(),
+            log_reads: Queue::default(),
+            snapshots: Snapshots::new(config.snapshot_dir()),
+            peers: OnceLock::new(),
+            leadership: Leadership::default(),
             waiting_reads: Mutex::default(),
-            driver: Driver::new(node),
+            driver,
             raft: RaftStatus::default(),
             compaction: Compaction::new(),
             metrics: Metrics::new(),
@@ -92,6 +112,8 @@ impl Member {
             lease_ids: RandomState::new(),
             next_lease: AtomicU64::new(0),
             stopping: watch::Sender::new(false),
+            ready: watch::Sender::new(false),
+            removed: watch::Sender::new(false),
             config,
         }
     }
@@ -158,6 +180,42 @@ impl Member {
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
+    pub(crate) fn is_stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// Waits until clients may be served: there is a leader, and nothing older is told here than what
+    /// an earlier run has acknowledged (P5). Without a leader that is so after a while all the same,
+    /// for whoever asks for no more than this member's own knowledge.
+    pub async fn ready(&self) {
+        let mut ready = self.ready.subscribe();
+        let known = tokio::time::timeout(self.config.ready_timeout, ready.wait_for(|ready| *ready)).await;
+        if known.is_err() {
+            tracing::warn!("timed out waiting for the ready notification");
+        }
+    }
+
+    pub(crate) fn set_ready(&self) {
+        self.ready.send_replace(true);
+    }
+
+    /// Waits until this member is known to be part of the cluster no longer: it must stop.
+    pub async fn removed(&self) {
+        let _ = self.removed.subscribe().wait_for(|removed| *removed).await;
+    }
+
+    /// This member has been removed from the cluster.
+    pub(crate) fn is_removed(&self) {
+        if !self.removed.send_replace(true) {
+            tracing::error!(
+                "local-member-id" = format!("{:x}", self.id),
+                error = "the member has been permanently removed from the cluster",
+                "server error"
+            );
+            tracing::warn!("data-dir used by this member must be removed");
+        }
+    }
+
     pub(crate) fn begin_to_stop(&self) {
         self.stopping.send_replace(true);
         for mailbox in &self.mailboxes {
@@ -202,8 +260,49 @@ impl Member {
         &self.wal_queue
     }
 
-    pub(crate) fn apply_queue(&self) -> &Queue<Vec<raft::Entry>> {
+    pub(crate) fn apply_queue(&self) -> &Queue<ApplyJob> {
         &self.apply_queue
+    }
+
+    pub(crate) fn log_reads(&self) -> &Queue<LogRead> {
+        &self.log_reads
+    }
+
+    pub(crate) fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
+    pub(crate) fn leadership(&self) -> &Leadership {
+        &self.leadership
+    }
+
+    /// The other members, as this one reaches them.
+    pub fn peers(&self) -> &Peers {
+        self.peers.get().expect("the peers are known before anything runs")
+    }
+
+    pub(crate) fn set_peers(&self, peers: Peers) {
+        let first = self.peers.set(peers).is_ok();
+        assert!(first, "a member has one thread for its peers");
+    }
+
+    /// Since when another member can be reached without a break.
+    pub fn active_since(&self, id: u64) -> Option<Instant> {
+        self.peers().active_since(id)
+    }
+
+    /// A picture of raft. Not free, and not for the threads that turn raft.
+    pub fn raft_picture(self: &Arc<Self>) -> node::Status {
+        self.driver.status(self)
+    }
+
+    /// The term in which this member keeps the time of leases; of meaning while it does.
+    pub(crate) fn reign(&self) -> Term {
+        self.leadership.reign()
+    }
+
+    pub(crate) fn set_reign(&self, term: Term) {
+        self.leadership.set_reign(term);
     }
 
     pub(crate) fn mailboxes(&self) -> &[Mailbox] {
@@ -249,6 +348,45 @@ impl Member {
         let answer = self.post(&command)?;
         // Encoded by now: a value of a mebibyte need not be held twice while it waits.
         drop(command);
+        self.outcome(answer).await
+    }
+
+    /// Has the cluster agree on a change of its members and waits until it is applied here; the
+    /// members after it.
+    pub async fn propose_change(
+        &self,
+        change: Change,
+        context: Vec<u8>,
+    ) -> Result<Result<Vec<apply::Member>, Rejection>, Error> {
+        let kind = match change.kind {
+            ChangeKind::AddNode => ConfChangeType::ConfChangeAddNode,
+            ChangeKind::RemoveNode => ConfChangeType::ConfChangeRemoveNode,
+            ChangeKind::UpdateNode => ConfChangeType::ConfChangeUpdateNode,
+            ChangeKind::AddLearnerNode => ConfChangeType::ConfChangeAddLearnerNode,
+        };
+        let answer = Shard::with(|shard| {
+            shard.propose(|id| {
+                let change = ConfChange {
+                    id: Some(id.0),
+                    r#type: Some(kind.into()),
+                    node_id: Some(change.node.0),
+                    context: (!context.is_empty()).then(|| context.into()),
+                };
+                let data = change.encode_to_vec().into();
+                Ok(Proposal { id: id.0, kind: EntryKind::ConfChange, data, only_in: None })
+            })
+        })?;
+        let outcome = self.outcome(answer).await?;
+        Ok(outcome.map(|reply| match reply.body {
+            apply::Body::Members(members) => members,
+            _ => Vec::new(),
+        }))
+    }
+
+    async fn outcome(
+        &self,
+        answer: oneshot::Receiver<Answer>,
+    ) -> Result<Result<Reply, Rejection>, Error> {
         let _pending = self.raft.pending_proposal();
         match answer.await {
             Ok(Answer::Applied(outcome)) => Ok(outcome),
@@ -256,7 +394,8 @@ impl Member {
                 self.metrics.proposals_failed.inc();
                 Err(error)
             }
-            Err(_) => Err(Error::Stopped),
+            // Shards keep what is postponed.
+            Ok(Answer::Postponed) | Err(_) => Err(Error::Stopped),
         }
     }
 

@@ -33,6 +33,10 @@ pub struct Metrics {
     pub proposals_failed: IntCounter,
     /// Read rounds that came to nothing.
     pub read_indexes_failed: IntCounter,
+    /// Heartbeats of a leader that left late.
+    pub heartbeat_failures: IntCounter,
+    /// Snapshots of other members being installed.
+    pub snapshot_installs: IntGauge,
     /// Applied puts, also those of transactions.
     pub puts: IntCounter,
     /// Applied deletes, also those of transactions.
@@ -152,6 +156,14 @@ impl Metrics {
             proposals_failed: make.counter("etcd_server_proposals_failed_total", "Proposals that failed."),
             read_indexes_failed: make
                 .counter("etcd_server_read_indexes_failed_total", "Read rounds that failed."),
+            heartbeat_failures: make.counter(
+                "etcd_server_heartbeat_send_failures_total",
+                "Heartbeats that a leader sent late: it is kept waiting, most likely by its disk.",
+            ),
+            snapshot_installs: make.gauge(
+                "etcd_server_snapshot_apply_in_progress_total",
+                "Whether a snapshot of another member is being taken in.",
+            ),
             puts: make.counter("etcd_mvcc_put_total", "Puts seen by this member."),
             deletes: make.counter("etcd_mvcc_delete_total", "Deletes seen by this member."),
             ranges: make.counter("etcd_mvcc_range_total", "Ranges seen by this member."),
@@ -233,6 +245,9 @@ impl Metrics {
         change(&self.slow_watchers, from.slow_watchers, to.slow_watchers);
         change(&self.pending_events, from.pending_events, to.pending_events);
     }
+
+    /// Something was measured on the road to another member.
+    pub(crate) fn measured(&self, _id: u64, _what: peer::Measured) {}
 
     /// The registry, for the rooms further out to enter theirs.
     pub fn registry(&self) -> &Registry {

@@ -5,14 +5,18 @@ use apply::{Rejection, Reply};
 use crate::MAX_SHARDS;
 use crate::error::Error;
 
-/// Names one proposal of this run of the process: 56 bits that start at random and count up, and
-/// the shard that waits for the answer in the low 8 bits. The random start keeps an entry that an
-/// earlier run left in the log from being taken for a new request's.
+/// Names one proposal, in the cluster: the low 16 bits of the id of the member that asked for it
+/// (etcd's names begin with them too), 40 bits that start at random and count up, and the shard that
+/// waits for the answer in the low 8 bits. The random start keeps an entry that an earlier run left
+/// in the log from being taken for a new request's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct RequestId(pub(crate) u64);
 
+/// The part of a count that goes up.
+const COUNT: u64 = (1 << 40) - 1;
+
 impl RequestId {
-    /// The name of a shard's `count`th request; the count begins anew after 2⁵⁶ of them.
+    /// The name of a shard's request number `count`.
     pub(crate) fn new(count: u64, shard: usize) -> Self {
         assert!(shard < MAX_SHARDS, "shard {shard} has no name");
         Self(count << 8 | shard as u64)
@@ -21,16 +25,25 @@ impl RequestId {
     /// Where a shard's count begins, out of a random number.
     ///
     /// Requests are held against `--max-request-bytes` with their names in them, so names must be as
-    /// long as etcd's, which begin with the low 16 bits of the member's id: ten bytes as a varint
-    /// where the first of these bits is set, nine where it is not.
+    /// long as etcd's: ten bytes as a varint where the first of a member's 16 bits is set, nine where
+    /// it is not.
     pub(crate) fn first(random: u64, member: u64) -> u64 {
-        let count = random >> 10;
-        if member & 1 << 15 == 0 { count | 1 << 54 } else { count | 1 << 55 }
+        (member & 0xffff) << 40 | 1 << 39 | random >> 25
+    }
+
+    /// The count after this one; it begins anew after 2⁴⁰ of them.
+    pub(crate) fn next(count: u64) -> u64 {
+        count & !COUNT | (count + 1) & COUNT
     }
 
     /// The shard that asked.
     pub(crate) fn shard(self) -> usize {
         (self.0 & 0xff) as usize
+    }
+
+    /// Whether this member may have asked. Others may have the same 16 bits, but then nobody waits.
+    pub(crate) fn may_be_of(self, member: u64) -> bool {
+        self.0 >> 48 == member & 0xffff
     }
 }
 
@@ -41,6 +54,8 @@ pub(crate) enum Answer {
     Applied(Result<Reply, Rejection>),
     /// It never entered the log, or this member cannot say.
     Failed(Error),
+    /// It is in nobody's log, for want of a leader who would take it: it may be proposed again.
+    Postponed,
 }
 
 #[cfg(test)]
@@ -60,7 +75,7 @@ mod tests {
 
     #[test]
     fn every_request_of_every_shard_has_a_name_of_its_own() {
-        let counts = [0, 1, 2, u64::MAX >> 9, (u64::MAX >> 8) - 1, u64::MAX >> 8];
+        let counts = [0, 1, 2, COUNT - 1, COUNT, COUNT + 1, u64::MAX >> 8];
         let shards = [0, 1, 7, MAX_SHARDS - 1];
         let mut names = HashSet::new();
         for count in counts {
@@ -76,7 +91,20 @@ mod tests {
     }
 
     #[test]
-    fn the_count_begins_anew_in_the_same_shard() {
-        assert_eq!(RequestId::new(1 << 56, 5), RequestId::new(0, 5));
+    fn names_tell_members_apart() {
+        let (own, other) = (0xb71f_7532_0dc0_6a6c, 0xb71f_7532_0dc0_6a6d);
+        let mut count = RequestId::first(u64::MAX, own);
+        for _ in 0..3 {
+            let id = RequestId::new(count, 5);
+            assert!(id.may_be_of(own) && !id.may_be_of(other));
+            count = RequestId::next(count);
+        }
+    }
+
+    #[test]
+    fn the_count_begins_anew_in_the_same_shard_of_the_same_member() {
+        let last = RequestId::first(0, 7) | COUNT;
+        let next = RequestId::new(RequestId::next(last), 5);
+        assert_eq!((next.shard(), next.may_be_of(7)), (5, true));
     }
 }

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::raft_request::{self, Command};
-use node::{DropReason, Effect, Input, Node};
+use apply::Rejection;
+use node::{Body, ConfState, DropReason, Effect, Index, Input, Message, Node, NodeId, Status};
 use parking_lot::Mutex;
 
+use crate::apply_thread::ApplyJob;
 use crate::error::Error;
-use crate::inbox::Letters;
-use crate::leases;
+use crate::inbox::{Done, Letters, OfPeer};
 use crate::member::Member;
 use crate::proposal::{Answer, RequestId};
 use crate::wal_thread::WalJob;
@@ -31,7 +32,17 @@ struct Core {
     node: Node,
     letters: Letters,
     effects: Vec<Effect>,
-    campaigned: bool,
+    outgoing: Vec<Message>,
+    applied: Index,
+    start: Start,
+}
+
+/// Whether this member votes alone, and so need not wait for an election timeout.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Known once the last configuration entry that the log held at the start is applied.
+    KnownAt(Index),
+    Over,
 }
 
 /// Marks the driver as broken when a panic passes by.
@@ -46,8 +57,17 @@ impl Drop for Breaks<'_> {
 }
 
 impl Driver {
-    pub(crate) fn new(node: Node) -> Self {
-        let core = Core { node, letters: Letters::default(), effects: Vec::new(), campaigned: false };
+    /// A driver of `node`, whose machine has applied up to `applied`, and in whose log the last
+    /// committed configuration entry is `configured`.
+    pub(crate) fn new(node: Node, applied: Index, configured: Index) -> Self {
+        let core = Core {
+            node,
+            letters: Letters::default(),
+            effects: Vec::new(),
+            outgoing: Vec::new(),
+            applied,
+            start: Start::KnownAt(configured),
+        };
         Self { core: Mutex::new(core), broken: AtomicBool::new(false) }
     }
 
@@ -62,41 +82,79 @@ impl Driver {
             core.turn(member);
         }
     }
+
+    /// A picture of raft. Waits for a turn that is under way, and so must not be called in one.
+    pub(crate) fn status(&self, member: &Arc<Member>) -> Status {
+        let status = self.core.lock().node.status();
+        // What was posted meanwhile was left to whoever held the lock.
+        self.drive(member);
+        status
+    }
 }
 
 impl Core {
     fn turn(&mut self, member: &Arc<Member>) {
-        let Self { node, letters, effects, campaigned } = self;
+        let Self { node, letters, effects, outgoing, applied, start } = self;
         member.inbox().take(letters);
-        hand_over(letters, node, effects);
-        if !*campaigned && node.conf_state().voters == [node::NodeId(member.id())] {
-            // Whoever votes alone need not wait for an election timeout.
-            *campaigned = true;
-            node.handle(Input::Campaign, effects);
+        if let Some(index) = hand_over(letters, node, effects) {
+            *applied = index;
+        }
+        if matches!(start, Start::KnownAt(index) if *index <= *applied) {
+            *start = Start::Over;
+            if votes_alone(node.conf_state(), member.id()) {
+                node.handle(Input::Campaign, effects);
+            }
+        }
+        // Whoever leads no more must not find itself confirmed by what follows in the same turn (L2).
+        for effect in effects.iter() {
+            if let Effect::SoftState { leader, role, term } = effect {
+                member.leadership_changed(*term, *leader, *role == node::RoleKind::Leader);
+            }
         }
         for effect in effects.drain(..) {
-            carry_out(member, effect);
+            carry_out(member, effect, outgoing);
+        }
+        if !outgoing.is_empty() {
+            send(member, outgoing);
         }
     }
 }
 
-/// Acknowledgements first, so that what was waiting before a pause is seen before time is judged to
-/// have run out; but what tells of a pause comes before everything (R21).
-fn hand_over(letters: &mut Letters, node: &mut Node, effects: &mut Vec<Effect>) {
+/// Acknowledgements first, then what others say, so that what was waiting before a pause is seen
+/// before time is judged to have run out; but what tells of a pause comes before everything (R21).
+/// How far the machine has applied, if that is news.
+fn hand_over(letters: &mut Letters, node: &mut Node, effects: &mut Vec<Effect>) -> Option<Index> {
+    let mut applied = None;
     if std::mem::take(&mut letters.stalled) {
         node.handle(Input::Stalled, effects);
     }
-    for change in letters.configurations.drain(..) {
-        node.handle(Input::ApplyConfChange(change), effects);
-    }
-    if let Some(index) = letters.applied.take() {
-        node.handle(Input::Applied(index), effects);
+    for done in letters.done.drain(..) {
+        node.handle(
+            match done {
+                Done::Configured(change) => Input::ApplyConfChange(change),
+                Done::Applied(index) | Done::Installed(index) => {
+                    applied = Some(index);
+                    Input::Applied(index)
+                }
+            },
+            effects,
+        );
     }
     if let Some(id) = letters.persisted.take() {
         node.handle(Input::Persisted(id), effects);
     }
-    if std::mem::take(&mut letters.tick) {
+    letters.message_bytes = 0;
+    for message in letters.messages.drain(..) {
+        node.handle(Input::Receive(message), effects);
+    }
+    for news in letters.peers.drain(..) {
+        node.handle(of_peer(news), effects);
+    }
+    for _ in 0..std::mem::take(&mut letters.ticks) {
         node.handle(Input::Tick, effects);
+    }
+    if let Some(to) = letters.transfer.take() {
+        node.handle(Input::TransferLeader(to), effects);
     }
     letters.bytes = 0;
     if !letters.proposals.is_empty() {
@@ -105,50 +163,82 @@ fn hand_over(letters: &mut Letters, node: &mut Node, effects: &mut Vec<Effect>) 
     for id in letters.reads.drain(..) {
         node.handle(Input::ReadIndex(id), effects);
     }
+    letters.settle();
+    applied
 }
 
-fn carry_out(member: &Arc<Member>, effect: Effect) {
+fn of_peer(news: OfPeer) -> Input {
+    match news {
+        OfPeer::LogRead { read, after_term, entries } => {
+            Input::LogRead { to: read.to, after: read.after, after_term, entries }
+        }
+        OfPeer::Snapshot { to, snapshot } => Input::Snapshot { to, snapshot },
+        OfPeer::SnapshotSent { to, arrived } => Input::SnapshotSent { to, arrived },
+        OfPeer::Unreachable(id) => Input::Unreachable(id),
+        OfPeer::Gone(id) => Input::LeaderGone(id),
+    }
+}
+
+/// Every effect of raft, in the one order that they come in. Nothing here waits: what takes time is
+/// handed to the thread whose work it is.
+fn carry_out(member: &Arc<Member>, effect: Effect, outgoing: &mut Vec<Message>) {
     match effect {
         Effect::Persist(persist) => member.wal_queue().push(WalJob::Persist(persist)),
+        Effect::Send(messages) => outgoing.extend(messages),
+        Effect::Install(snapshot) => {
+            member.raft().set_committed(snapshot.meta.index.0);
+            member.apply_queue().push(ApplyJob::Install(snapshot));
+        }
         Effect::Apply(entries) => {
             if let Some(last) = entries.last() {
                 member.raft().set_committed(last.index.0);
             }
-            member.apply_queue().push(entries);
+            member.apply_queue().push(ApplyJob::Entries(entries));
         }
         Effect::ReadReady { id, index } => member.confirm_read(id, index),
         Effect::ReadDropped { id } => member.post_read(id, Err(Error::NoLeader)),
-        Effect::Dropped { id, reason } => {
-            let error = match reason {
-                DropReason::NoLeader => Error::NoLeader,
-                _ => Error::TooManyRequests,
-            };
-            member.metrics().proposals_failed.inc();
-            member.post_answer(RequestId(id), Answer::Failed(error));
-        }
-        Effect::SoftState { leader, role, term } => {
-            let leader = leader.map_or(0, |leader| leader.0);
-            let leading = role == node::RoleKind::Leader;
-            let led = member.raft().is_leader();
-            member.raft().set_leader(term.0, leader, leading);
-            if led && !leading {
-                leases::leads_no_more(member);
-            }
-            tracing::info!(
-                "local-member-id" = format!("{:x}", member.id()),
-                "leader-member-id" = format!("{leader:x}"),
-                term = term.0,
-                leading,
-                "raft leadership changed"
-            );
-        }
-        // One member has nobody to send to or to hear from; its configuration is the machine's.
-        Effect::Send(_)
-        | Effect::Install(_)
-        | Effect::ReadLog(_)
-        | Effect::MakeSnapshot { .. }
-        | Effect::Configured(_) => {}
+        Effect::Dropped { id, reason } => dropped(member, RequestId(id), reason),
+        Effect::ReadLog(read) => member.log_reads().push(read),
+        Effect::MakeSnapshot { to } => member.snapshots().make(member, to),
+        // The machine knows who is a member: it has told raft.
+        Effect::Configured(conf_state) => member.raft().set_alone(votes_alone(&conf_state, member.id())),
+        // Done before all others.
+        Effect::SoftState { .. } => {}
     }
+}
+
+/// Whether nobody else has a vote.
+pub(crate) fn votes_alone(conf_state: &ConfState, id: u64) -> bool {
+    conf_state.voters == [NodeId(id)] && conf_state.voters_outgoing.is_empty()
+}
+
+/// All messages of a turn leave together; a snapshot takes its body along.
+fn send(member: &Arc<Member>, outgoing: &mut Vec<Message>) {
+    let is_snapshot = |message: &mut Message| matches!(message.body, Body::Snapshot(_));
+    for message in outgoing.extract_if(.., is_snapshot) {
+        member.snapshots().send(member, message);
+    }
+    member.heartbeats(outgoing);
+    member.peers().send(std::mem::take(outgoing));
+}
+
+fn dropped(member: &Member, id: RequestId, reason: DropReason) {
+    let answer = match reason {
+        // In nobody's log, and will be when there is a leader again, or the change before it is over.
+        DropReason::NoLeader
+        | DropReason::Transferring
+        | DropReason::NotMember
+        | DropReason::ConfChangePending => Answer::Postponed,
+        DropReason::Backlog => Answer::Failed(Error::TooManyRequests),
+        // Of the changes that can be asked for, only the removal of the last voter.
+        DropReason::ConfChangeInvalid => Answer::Applied(Err(Rejection::NoVoters)),
+        // A proposal that only one reign's leader may make has nobody who waits for it.
+        DropReason::OtherTerm => return,
+    };
+    if matches!(answer, Answer::Failed(_)) {
+        member.metrics().proposals_failed.inc();
+    }
+    member.post_answer(id, answer);
 }
 
 /// Encodes a request that the member itself makes, perhaps only as the leader of a certain term;

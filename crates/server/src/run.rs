@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use api::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use api::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use api::raft_request::Command;
 use tokio::sync::mpsc;
 use wal::Guard;
@@ -17,10 +17,11 @@ use wal::Guard;
 use crate::bootstrap::{self, Parts, StartError};
 use crate::config::Config;
 use crate::error::Error;
-use crate::member::Member;
+use crate::member::{Made, Member};
 use crate::proposal::RequestId;
+use crate::raft_driver::{self, Driver};
 use crate::shard::Shard;
-use crate::{CLUSTER_VERSION, apply_thread, clock_thread, compactor, flusher, wal_thread};
+use crate::{apply_thread, clock_thread, compactor, flusher, log_reader, roads, versions, wal_thread};
 
 /// A thread that the member cannot do without has ended: the process must stop, and nothing is
 /// acknowledged from here on.
@@ -43,6 +44,7 @@ pub struct Server {
     member: Arc<Member>,
     clock: Option<JoinHandle<()>>,
     wal: Option<JoinHandle<()>>,
+    log_reader: Option<JoinHandle<()>>,
     apply: Option<JoinHandle<()>>,
     flusher: Option<JoinHandle<()>>,
     compactor: Option<JoinHandle<()>>,
@@ -62,25 +64,36 @@ fn random() -> u64 {
 impl Server {
     /// Opens the data directory and starts the threads. Failures of threads arrive on `failures`.
     pub fn start(config: Config, failures: mpsc::UnboundedSender<ThreadFailure>) -> Result<Self, StartError> {
-        let Parts { id, cluster_id, backend, machine, shared, wal, node, new, lock } =
-            bootstrap::open(&config, random())?;
+        let parts = bootstrap::open(&config, random())?;
+        let Parts { id, cluster_id, backend, machine, shared, wal, node, .. } = parts;
+        let (applied, configured) = (parts.applied, parts.configured);
         tracing::info!(
             "local-member-id" = format!("{id:x}"),
             "cluster-id" = format!("{cluster_id:x}"),
             "current-rev" = shared.store.current_revision(),
-            new,
+            "applied-index" = applied.0,
+            new = parts.new,
             "opened data directory"
         );
-        let member = Arc::new(Member::new(config, id, cluster_id, backend, shared, node));
-        let applied = member.backend().consistent().index;
-        member.raft().set_committed(applied);
-        member.raft().set_applied(applied);
+        let alone = raft_driver::votes_alone(node.conf_state(), id);
+        let forced = config.force_new_cluster;
+        let made = Made { id, cluster_id, backend, shared, driver: Driver::new(node, applied, configured) };
+        let member = Arc::new(Member::new(config, made));
+        member.raft().set_committed(applied.0);
+        member.raft().set_applied(applied.0);
+        member.raft().set_alone(alone);
+        let peers = roads::start(&member).map_err(|error| StartError::Io("peers".into(), error))?;
+        member.set_peers(peers);
+        if !forced {
+            roads::meet(&member, &member.cluster(), &parts.remotes);
+        }
         let stop_flushing = Arc::new(AtomicBool::new(false));
         let stop_compacting = Arc::new(AtomicBool::new(false));
         let stop_clock = Arc::new(AtomicBool::new(false));
         let mut server = Self {
             clock: None,
             wal: None,
+            log_reader: None,
             apply: None,
             flusher: None,
             compactor: None,
@@ -90,11 +103,13 @@ impl Server {
             stop_clock: Arc::clone(&stop_clock),
             failures,
             member: Arc::clone(&member),
-            _lock: lock,
+            _lock: parts.lock,
         };
         let shared = || Arc::clone(&member);
         let on = shared();
         server.apply = Some(server.spawn("apply", move || apply_thread::run(&on, machine)));
+        let (on, reader) = (shared(), wal.reader());
+        server.log_reader = Some(server.spawn("log-reader", move || log_reader::run(&on, &reader)));
         let on = shared();
         server.wal = Some(server.spawn("wal", move || wal_thread::run(&on, wal)));
         let on = shared();
@@ -138,12 +153,10 @@ impl Server {
                         () = &mut shard => {}
                         () = async {
                             if number == 0 {
-                                tokio::select! {
-                                    () = introduce(&member) => {}
-                                    () = member.stopping() => {}
-                                }
+                                tokio::join!(take_part(&member), serve(number));
+                            } else {
+                                serve(number).await;
                             }
-                            serve(number).await;
                         } => {}
                     }
                 });
@@ -154,10 +167,11 @@ impl Server {
         Ok(())
     }
 
-    /// Stops the member, in bounded time: connections end, what is committed is applied and flushed,
-    /// and the files are closed.
+    /// Stops the member, in bounded time: another one leads, connections end, what is committed is
+    /// applied and flushed, and the files are closed.
     pub fn stop(mut self) {
         let member = Arc::clone(&self.member);
+        member.hand_over();
         member.begin_to_stop();
         for shard in self.shards.drain(..) {
             join(Some(shard));
@@ -168,6 +182,9 @@ impl Server {
             clock.thread().unpark();
         }
         join(self.clock.take());
+        member.peers().stop();
+        member.log_reads().close();
+        join(self.log_reader.take());
         member.wal_queue().close();
         join(self.wal.take());
         member.apply_queue().close();
@@ -213,14 +230,23 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
     text.unwrap_or("panic").to_owned()
 }
 
+/// What a member does in its cluster beside serving clients, until it stops.
+async fn take_part(member: &Arc<Member>) {
+    let working = async {
+        introduce(member).await;
+        versions::monitor(Arc::clone(member)).await;
+    };
+    tokio::select! {
+        () = working => {}
+        () = member.stopping() => {}
+    }
+}
+
 /// Once there is a leader and what the log holds is applied, writes into the log what clients may
-/// know of this member, and, as the founder of a cluster, its version.
+/// know of this member.
 async fn introduce(member: &Arc<Member>) {
     let config = member.config();
-    while member.raft().leader() == 0 {
-        // A lone voter leads within milliseconds, and its first client should not wait for longer.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    member.led().await;
     // Nothing is served from a state that is older than what an earlier run has acknowledged (P5).
     while member.linearize().await.is_err() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -236,9 +262,16 @@ async fn introduce(member: &Arc<Member>) {
             ClusterMemberAttrSetRequest { member_id: member.id(), member_attributes: Some(attributes) };
         insist(member, attributes).await;
     }
-    if cluster.version.is_none() {
-        insist(member, ClusterVersionSetRequest { ver: CLUSTER_VERSION.to_owned() }).await;
+    if cluster.version.is_none() && cluster.members.len() == 1 {
+        // There is nobody to ask: no client need see a cluster without a version.
+        versions::look(member).await;
     }
+    tracing::info!(
+        "local-member-id" = format!("{:x}", member.id()),
+        "cluster-id" = format!("{:x}", member.cluster_id()),
+        "published local member to cluster through raft"
+    );
+    member.set_ready();
 }
 
 /// Proposes a command that may be applied more than once until it is, or the member stops.

@@ -21,7 +21,7 @@ use crate::mailbox::Mail;
 use crate::member::Member;
 use crate::metrics::Metrics;
 use crate::proposal::{Answer, RequestId};
-use crate::reads::Reads;
+use crate::reads::{LOST, Reads};
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Shard>>> = const { RefCell::new(None) };
@@ -33,6 +33,9 @@ const SWEEP: Duration = Duration::from_millis(100);
 /// How often the dispatcher looks for more before the thread's other tasks have their turn.
 const TURNS: usize = 16;
 
+/// The bytes of requests that may wait for a leader before further ones are refused.
+const MAX_POSTPONED_BYTES: usize = 32 << 20;
+
 pub(crate) struct Shard {
     number: usize,
     member: Arc<Member>,
@@ -43,6 +46,9 @@ struct Local {
     next_request: u64,
     outbox: Vec<Proposal>,
     waiters: HashMap<RequestId, Waiter>,
+    /// Requests that wait for a leader, and about how many bytes they hold.
+    postponed: Vec<RequestId>,
+    postponed_bytes: usize,
     reads: Reads,
     hub: Hub,
     woken: Vec<StreamId>,
@@ -57,6 +63,8 @@ struct Local {
 
 struct Waiter {
     since: Instant,
+    /// What was proposed: shared with the log until it is applied.
+    proposal: Proposal,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -80,6 +88,8 @@ impl Shard {
                 next_request: first_request,
                 outbox: Vec::new(),
                 waiters: HashMap::new(),
+                postponed: Vec::new(),
+                postponed_bytes: 0,
                 reads: Reads::default(),
                 hub: Hub::with_options(
                     member.store().current_revision(),
@@ -125,7 +135,9 @@ impl Shard {
     fn open(&self, mail: &mut Mail) {
         let local = &mut *self.local.borrow_mut();
         for (id, answer) in mail.answers.drain(..) {
-            if let Some(waiter) = local.waiters.remove(&id) {
+            if matches!(answer, Answer::Postponed) {
+                local.postpone(id);
+            } else if let Some(waiter) = local.waiters.remove(&id) {
                 // A waiter that has gone away meant its client did: nobody to tell.
                 let _ = waiter.answer.send(answer);
             }
@@ -140,6 +152,9 @@ impl Shard {
             local.hub.skip_to(revision);
         }
         mail.waiting_bytes = 0;
+        if std::mem::take(&mut mail.leader) {
+            local.ask_again(Duration::ZERO);
+        }
         local.wake_streams();
         if std::mem::take(&mut mail.stopping) {
             // What is under way is still answered; streams end, and nothing new is taken.
@@ -165,7 +180,8 @@ impl Shard {
     }
 
     fn post(&self, local: &mut Local) -> bool {
-        let round = local.reads.start(self.number);
+        // The clock is read only where there may be a round to begin.
+        let round = local.reads.waits().then(|| local.reads.start(self.number, Instant::now())).flatten();
         if local.outbox.is_empty() && round.is_none() {
             return false;
         }
@@ -184,9 +200,7 @@ impl Shard {
         let now = Instant::now();
         let local = &mut *self.local.borrow_mut();
         let limit = self.member.request_timeout();
-        if local.reads.resume() {
-            local.schedule();
-        }
+        local.ask_again(LOST);
         local.hub.tick(now.duration_since(self.member.started()));
         local.tell(self.member.metrics());
         local.wake_streams();
@@ -197,7 +211,7 @@ impl Shard {
         local.waiters.retain(|_, waiter| !waiter.answer.is_closed());
         let late = local.waiters.extract_if(|_, waiter| now.duration_since(waiter.since) > limit);
         for (_, waiter) in late {
-            let _ = waiter.answer.send(Answer::Failed(Error::Timeout));
+            let _ = waiter.answer.send(Answer::Failed(self.member.timeout(waiter.since)));
         }
         local.reads.expire(now, limit);
     }
@@ -212,11 +226,11 @@ impl Shard {
             return Err(Error::Stopped);
         }
         let id = RequestId::new(local.next_request, self.number);
-        local.next_request = local.next_request.wrapping_add(1);
+        local.next_request = RequestId::next(local.next_request);
         let proposal = encode(id)?;
         let (answer, receiver) = oneshot::channel();
-        local.waiters.insert(id, Waiter { since: Instant::now(), answer });
-        local.outbox.push(proposal);
+        local.outbox.push(proposal.clone());
+        local.waiters.insert(id, Waiter { since: Instant::now(), proposal, answer });
         local.schedule();
         Ok(receiver)
     }
@@ -289,6 +303,34 @@ impl Local {
             if let Some(dispatcher) = &self.dispatcher {
                 dispatcher.wake_by_ref();
             }
+        }
+    }
+
+    /// Keeps a request that entered nobody's log, to propose it again (A9: only such a one).
+    fn postpone(&mut self, id: RequestId) {
+        let Some(waiter) = self.waiters.get(&id) else { return };
+        if self.postponed_bytes > MAX_POSTPONED_BYTES {
+            if let Some(waiter) = self.waiters.remove(&id) {
+                let _ = waiter.answer.send(Answer::Failed(Error::TooManyRequests));
+            }
+            return;
+        }
+        self.postponed_bytes += waiter.proposal.data.len();
+        self.postponed.push(id);
+    }
+
+    /// Proposes again what was postponed, and asks again for a round that came to nothing or is
+    /// `patience` old.
+    fn ask_again(&mut self, patience: Duration) {
+        let resumed = self.reads.resume();
+        let again = self.reads.give_up(Instant::now(), patience);
+        let postponed = !self.postponed.is_empty();
+        self.postponed_bytes = 0;
+        for id in self.postponed.drain(..) {
+            self.outbox.extend(self.waiters.get(&id).map(|waiter| waiter.proposal.clone()));
+        }
+        if resumed || again || postponed {
+            self.schedule();
         }
     }
 

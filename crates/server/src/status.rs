@@ -11,6 +11,7 @@ pub struct RaftStatus {
     committed: AtomicU64,
     applied: AtomicU64,
     leading: AtomicBool,
+    alone: AtomicBool,
     leader_changes: AtomicU64,
     pending: AtomicU64,
 }
@@ -51,13 +52,25 @@ impl RaftStatus {
         self.pending.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_leader(&self, term: u64, leader: u64, leading: bool) {
+    /// Whether there is another leader than before.
+    pub(crate) fn set_leader(&self, term: u64, leader: u64, leading: bool) -> bool {
         self.term.store(term, Ordering::Release);
         let before = self.leader.swap(leader, Ordering::AcqRel);
         self.leading.store(leading, Ordering::Release);
-        if leader != 0 && before != leader {
+        let changed = leader != 0 && before != leader;
+        if changed {
             self.leader_changes.fetch_add(1, Ordering::Relaxed);
         }
+        changed
+    }
+
+    /// Whether this member alone has a vote.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_alone(&self, alone: bool) {
+        self.alone.store(alone, Ordering::Release);
     }
 
     pub(crate) fn set_committed(&self, index: u64) {

@@ -25,6 +25,8 @@ pub(crate) enum WalJob {
 /// Runs until the queue is closed; returns why it could not go on, if it could not.
 pub(crate) fn run(member: &Arc<Member>, mut wal: Wal) -> Result<(), wal::WalError> {
     let mut jobs = Vec::new();
+    // The last snapshot of another member that took the log's place.
+    let mut installed = Index(0);
     while member.wal_queue().take(&mut jobs) {
         let mut last: Option<PersistId> = None;
         let mut release = None;
@@ -34,9 +36,14 @@ pub(crate) fn run(member: &Arc<Member>, mut wal: Wal) -> Result<(), wal::WalErro
             match job {
                 WalJob::Persist(persist) => {
                     must_sync |= persist.must_sync;
-                    wal.append(persist.hard_state.as_ref(), &persist.entries)?;
+                    if let Some(snapshot) = &persist.snapshot {
+                        installed = installed.max(snapshot.meta.index);
+                    }
+                    wal.append_persist(&persist)?;
                     last = Some(persist.id);
                 }
+                // A flush of the state that a snapshot is about to replace has nothing to say any more.
+                WalJob::Covered { meta, .. } if meta.index < installed => {}
                 WalJob::Covered { meta, release_to } => {
                     wal.append_snapshot(&meta)?;
                     must_sync = true;

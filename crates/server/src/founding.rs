@@ -1,0 +1,238 @@
+//! The first start of a member: which cluster it founds with others, or joins.
+//!
+//! The founders of a cluster need not speak to each other. Each of them makes the same ids and the
+//! same first entries out of the same flags, so their logs agree before the first message. Whoever
+//! joins later asks the members that are there for its id, which was given when it was added, and
+//! begins with an empty log.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::raftpb::ConfChangeType;
+use apply::{Cluster, Member};
+use prost::Message as _;
+use raft::{Entry, EntryKind, Index, Term};
+
+use crate::config::{ClusterState, Config};
+use crate::identity::{cluster_id, member_id};
+use crate::{ask, urls, versions};
+
+/// How long each member that is asked by one who joins has for its answer (etcd's figure).
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Who a new member is, and what its log begins with.
+#[derive(Debug)]
+pub(crate) struct Founding {
+    pub(crate) id: u64,
+    pub(crate) cluster_id: u64,
+    /// One configuration entry for each founder; none for a member that joins.
+    pub(crate) entries: Vec<Entry>,
+    /// The other members, for one that joins: its log will not name them for a while.
+    pub(crate) remotes: Vec<Member>,
+}
+
+/// Finds out which. Other members may be asked, in bounded time.
+///
+/// # Errors
+/// In etcd's words, why this member can do neither.
+pub(crate) fn decide(config: &Config) -> Result<Founding, String> {
+    if !config.initial_cluster.contains_key(&config.name) {
+        return Err(format!(
+            "couldn't find local name {:?} in the initial cluster configuration",
+            config.name
+        ));
+    }
+    match config.cluster_state {
+        ClusterState::New => found(config),
+        ClusterState::Existing => join(config),
+    }
+}
+
+/// The members that `--initial-cluster` names, in the order of their ids.
+fn named(config: &Config) -> Result<BTreeMap<u64, Member>, String> {
+    let mut members = BTreeMap::new();
+    for (name, peer_urls) in &config.initial_cluster {
+        let mut peer_urls = peer_urls.clone();
+        peer_urls.sort();
+        let id = member_id(&peer_urls, &config.cluster_token);
+        if id == 0 {
+            return Err("cannot use 0 as member id".to_owned());
+        }
+        let member = Member { id, name: name.clone(), peer_urls, ..Member::default() };
+        if let Some(other) = members.insert(id, member) {
+            return Err(format!("member exists with identical ID {id:x}: {} and {name}", other.name));
+        }
+    }
+    Ok(members)
+}
+
+fn others_urls<'a>(members: impl IntoIterator<Item = &'a Member>, name: &str) -> Vec<String> {
+    let others = members.into_iter().filter(|member| member.name != name);
+    let mut urls: Vec<String> = others.flat_map(|member| member.peer_urls.iter().cloned()).collect();
+    urls.sort();
+    urls
+}
+
+fn found(config: &Config) -> Result<Founding, String> {
+    let members = named(config)?;
+    let own = members.values().find(|member| member.name == config.name);
+    let id = own.map(|member| member.id).unwrap_or_default();
+    let urls = others_urls(members.values(), &config.name);
+    if !urls.is_empty() {
+        // A disk that was lost: the others remember a member of this id, and what it has promised.
+        let known = ask::members(urls, config.bootstrap_timeout, ask::Failures::Expected).ok();
+        if known.is_some_and(|known| was_started(&known.members, id)) {
+            return Err(bootstrapped(id));
+        }
+    }
+    let ids: Vec<u64> = members.keys().copied().collect();
+    let entries = members.values().zip(1..).map(|(member, index)| first_entry(member, index)).collect();
+    Ok(Founding { id, cluster_id: cluster_id(&ids), entries, remotes: Vec::new() })
+}
+
+fn bootstrapped(id: u64) -> String {
+    format!("member {id:x} has already been bootstrapped")
+}
+
+fn was_started(members: &[Member], id: u64) -> bool {
+    members.iter().any(|member| member.id == id && !member.client_urls.is_empty())
+}
+
+/// The entry that adds a founder, byte for byte etcd's.
+fn first_entry(member: &Member, index: u64) -> Entry {
+    let change = api::raftpb::ConfChange {
+        id: None,
+        r#type: Some(ConfChangeType::ConfChangeAddNode.into()),
+        node_id: Some(member.id),
+        context: Some(apply::to_json(member)),
+    };
+    Entry {
+        term: Term(1),
+        index: Index(index),
+        kind: EntryKind::ConfChange,
+        data: change.encode_to_vec().into(),
+    }
+}
+
+fn join(config: &Config) -> Result<Founding, String> {
+    let named = named(config)?;
+    let urls = others_urls(named.values(), &config.name);
+    let known = ask::members(urls, JOIN_TIMEOUT, ask::Failures::Told)
+        .map_err(|words| format!("cannot fetch cluster info from peer urls: {words}"))?;
+    let validating = |words| format!("error validating peerURLs {}: {words}", show(&known));
+    let own = assign(&named, &known.members, &config.name).map_err(validating)?;
+    let others: Vec<Member> = known.members.iter().filter(|member| member.id != own).cloned().collect();
+    let cluster = Cluster {
+        members: known.members.iter().map(|member| (member.id, member.clone())).collect(),
+        ..Cluster::default()
+    };
+    let compatible = versions::is_compatible(&cluster, own, config.request_timeout());
+    if ask::wait(compatible) != Some(true) {
+        return Err("incompatible with current running cluster".to_owned());
+    }
+    if was_started(&known.members, own) {
+        // Whoever was a member of this id has promised things that an empty disk does not know of:
+        // a vote might be given twice, and what was acknowledged be lost (E4).
+        return Err(format!(
+            "{}; remove it from the cluster and add it again, to join with an empty data directory",
+            bootstrapped(own)
+        ));
+    }
+    let learners = known.members.iter().filter(|member| member.is_learner).count();
+    if learners > config.max_learners {
+        return Err(format!(
+            "current cluster has {learners} learners, exceeding maxLearners limit of {}",
+            config.max_learners
+        ));
+    }
+    Ok(Founding { id: own, cluster_id: known.cluster_id, entries: Vec::new(), remotes: others })
+}
+
+/// Finds each member of the cluster among those named here, by its peer URLs; the id of the one
+/// called `name`.
+fn assign(named: &BTreeMap<u64, Member>, known: &[Member], name: &str) -> Result<u64, String> {
+    if known.len() != named.len() {
+        return Err("member count is unequal".to_owned());
+    }
+    let mut own = None;
+    for member in known {
+        let matching = named.values().find(|one| urls::equal(&one.peer_urls, &member.peer_urls));
+        let Some(matching) = matching else {
+            return Err(format!(
+                "PeerURLs: no match found for existing member ({:x}, [{}])",
+                member.id,
+                member.peer_urls.join(" ")
+            ));
+        };
+        if matching.name == name {
+            own = Some(member.id);
+        }
+    }
+    own.ok_or_else(|| format!("couldn't find local name {name:?} among the members of the cluster"))
+}
+
+fn show(known: &ask::Known) -> String {
+    let member = |member: &Member| {
+        format!("{:x} {:?} [{}]", member.id, member.name, member.peer_urls.join(" "))
+    };
+    let members: Vec<String> = known.members.iter().map(member).collect();
+    format!("{{ClusterID:{:x} Members:[{}]}}", known.cluster_id, members.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn config(urls: &[(&str, &str)], name: &str) -> Config {
+        let initial_cluster =
+            urls.iter().map(|(name, url)| ((*name).to_owned(), vec![(*url).to_owned()])).collect();
+        Config {
+            name: name.to_owned(),
+            initial_cluster,
+            bootstrap_timeout: Duration::from_millis(1),
+            ..Config::new("unused".into())
+        }
+    }
+
+    /// The ids that etcd 3.5.1 logs for these flags (`local-member-id`, `cluster-id`).
+    #[test]
+    fn three_founders_have_etcd_s_ids() {
+        // Nobody listens at port 1, so nobody is asked for long.
+        let urls =
+            [("a", "http://127.0.0.1:1"), ("b", "http://127.0.0.2:1"), ("c", "http://127.0.0.3:1")];
+        let all: Vec<Founding> = ["a", "b", "c"].map(|name| decide(&config(&urls, name)).unwrap()).into();
+        for founding in &all {
+            assert_eq!(founding.cluster_id, all[0].cluster_id);
+            assert_eq!(founding.entries, all[0].entries, "logs agree from the first entry on");
+            assert_eq!(founding.entries.len(), 3);
+        }
+        let mut ids: Vec<u64> = all.iter().map(|founding| founding.id).collect();
+        ids.sort_unstable();
+        assert_eq!(cluster_id(&ids), all[0].cluster_id);
+        let change = api::raftpb::ConfChange::decode(&*all[0].entries[0].data).unwrap();
+        assert_eq!(change.node_id(), ids[0], "entries come in the order of ids");
+        let founder: Member = apply::from_json(change.context()).unwrap();
+        assert!(["a", "b", "c"].contains(&founder.name.as_str()));
+    }
+
+    #[test]
+    fn who_is_not_named_cannot_begin() {
+        let error = decide(&config(&[("a", "http://127.0.0.1:1")], "z")).unwrap_err();
+        assert_eq!(error, "couldn't find local name \"z\" in the initial cluster configuration");
+    }
+
+    #[test]
+    fn ids_are_assigned_by_urls() {
+        let config = config(&[("a", "http://127.0.0.1:1"), ("b", "http://127.0.0.2:1")], "b");
+        let named = named(&config).unwrap();
+        let known = |id, url: &str| Member { id, peer_urls: vec![url.to_owned()], ..Member::default() };
+        let cluster = [known(7, "http://127.0.0.1:1"), known(8, "http://127.0.0.2:1")];
+        assert_eq!(assign(&named, &cluster, "b"), Ok(8));
+        assert_eq!(assign(&named, &cluster[..1], "b"), Err("member count is unequal".to_owned()));
+        let stranger = [known(7, "http://127.0.0.1:1"), known(8, "http://127.0.0.9:1")];
+        let error = assign(&named, &stranger, "b").unwrap_err();
+        assert_eq!(error, "PeerURLs: no match found for existing member (8, [http://127.0.0.9:1])");
+    }
+}
