@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use etcd_client::{
     Client, Compare, CompareOp, DeleteOptions, EventType, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse,
-    WatchOptions,
+    WatchOptions, WatchResponse,
 };
 use sim::linearizability::{self as lin, Body, Figures, History, Request, RequestId, Response};
 use tests::support::Dice;
@@ -23,7 +23,8 @@ use tokio::task::JoinHandle;
 const CLIENTS: u64 = 8;
 /// Few, so that clients meet.
 const KEYS: u64 = 6;
-const PREFIX: &str = "load/";
+/// Of all keys of the load.
+pub(crate) const PREFIX: &str = "load/";
 /// After so long the outcome of a request is unknown.
 const LIMIT: Duration = Duration::from_secs(2);
 /// Steps of the search for an order; it needs a few for each request.
@@ -129,15 +130,26 @@ impl Load {
 }
 
 /// A change, as a watcher is told of it.
-struct Event {
-    revision: i64,
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) revision: i64,
     key: String,
     /// None for a deletion.
     value: Option<Vec<u8>>,
 }
 
+/// The changes that a message tells of.
+pub(crate) fn events_of(message: &WatchResponse) -> Result<Vec<Event>> {
+    let event = |event: &etcd_client::Event| {
+        let kv = event.kv().context("an event has a key")?;
+        let value = (event.event_type() == EventType::Put).then(|| kv.value().to_vec());
+        Ok(Event { revision: kv.mod_revision(), key: kv.key_str()?.to_owned(), value })
+    };
+    message.events().iter().map(event).collect()
+}
+
 /// Every change of the load's keys up to a revision.
-async fn history(endpoint: &str, end: i64) -> Result<Vec<Event>> {
+pub(crate) async fn history(endpoint: &str, end: i64) -> Result<Vec<Event>> {
     let mut client = Client::connect([endpoint], None).await?;
     let options = WatchOptions::new().with_prefix().with_start_revision(1);
     let mut watch = client.watch(PREFIX, Some(options)).await?;
@@ -146,11 +158,7 @@ async fn history(endpoint: &str, end: i64) -> Result<Vec<Event>> {
         let message = tokio::time::timeout(tests::PATIENCE, watch.message()).await;
         let message = message.context("the history ends early")??.context("the watch goes on")?;
         ensure!(!message.canceled(), "the watch was cancelled: {}", message.cancel_reason());
-        for event in message.events() {
-            let kv = event.kv().context("an event has a key")?;
-            let value = (event.event_type() == EventType::Put).then(|| kv.value().to_vec());
-            events.push(Event { revision: kv.mod_revision(), key: kv.key_str()?.to_owned(), value });
-        }
+        events.extend(events_of(&message)?);
     }
     Ok(events)
 }

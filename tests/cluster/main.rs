@@ -4,5 +4,11 @@
 //! expects the right thing.
 #![allow(clippy::unwrap_used)]
 
+mod handover;
+mod leases;
 mod load;
+mod members;
+mod partitions;
 mod processes;
+mod reads;
+mod watches;

@@ -482,8 +482,14 @@ impl Cluster {
     /// When that does not come to pass.
     pub async fn leader_and_term_of(&mut self, places: &[usize]) -> Result<(usize, u64)> {
         let endpoints: Vec<String> = places.iter().map(|&place| self.endpoint(place)).collect();
-        let agreed = until("members follow one leader", async || agree(&endpoints).await).await;
-        let (at, term) = agreed.with_context(|| self.last_words())?;
+        let members = &mut self.members;
+        let agreed = until("members follow one leader", async || {
+            if let Some(place) = places.iter().find(|&&place| members[place].running().is_none()) {
+                return Some(Err(anyhow::anyhow!("member {place} does not run")));
+            }
+            agree(&endpoints).await.map(Ok)
+        });
+        let (at, term) = agreed.await.and_then(|agreed| agreed).with_context(|| self.last_words())?;
         Ok((places[at], term))
     }
 
@@ -506,12 +512,11 @@ impl Cluster {
         let advertised = self.members[place].advertised();
         let options = MemberAddOptions::new();
         let options = if learner { options.with_is_learner() } else { options };
-        let added = match self.client(&through).await {
-            Ok(mut client) => {
-                client.member_add([advertised.clone()], Some(options)).await.map_err(Into::into)
-            }
-            Err(error) => Err(error),
-        };
+        let added = self
+            .accepted(&through, async |client| {
+                client.member_add([advertised.clone()], Some(options.clone())).await
+            })
+            .await;
         let added = match added {
             Ok(added) => added,
             Err(error) => {
@@ -537,8 +542,28 @@ impl Cluster {
     /// When the cluster refuses.
     pub async fn remove(&mut self, place: usize) -> Result<()> {
         let through: Vec<usize> = self.running().into_iter().filter(|other| *other != place).collect();
-        self.client(&through).await?.member_remove(self.id(place)).await?;
-        Ok(())
+        let id = self.id(place);
+        self.accepted(&through, async |client| client.member_remove(id).await).await.map(drop)
+    }
+
+    /// Asks for a change of the members until the others have been connected for long enough (etcd
+    /// wants five seconds); any other refusal is an error.
+    async fn accepted<T>(
+        &mut self,
+        through: &[usize],
+        mut ask: impl AsyncFnMut(&mut Client) -> Result<T, etcd_client::Error>,
+    ) -> Result<T> {
+        // A change that is asked for while the leader changes may be lost, and nobody would tell.
+        self.leader_of(through).await?;
+        let mut client = self.client(through).await?;
+        until("the members are connected for long enough", async || match ask(&mut client).await {
+            Err(etcd_client::Error::GRpcStatus(status)) if status.message().contains("unhealthy cluster") => {
+                None
+            }
+            answer => Some(answer),
+        })
+        .await?
+        .map_err(Into::into)
     }
 
     /// Waits until these members have the same data, by their own hash of all of it, and gives the
