@@ -1,9 +1,23 @@
-//! Small questions to a peer's URL: `/members`, `/version`, `/leases` and the like.
+//! Small questions to a peer's URL: `/members`, `/version`, `/leases` and the like. Each takes a
+//! connection of its own and runs on whatever tokio runtime it is awaited on.
 
+use std::fmt;
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response};
+use futures_util::FutureExt as _;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+
+use crate::connect::{Address, connect};
+
+/// The longest answer that is read, bytes.
+const LONGEST: usize = 16 << 20;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -13,24 +27,105 @@ pub enum ClientError {
     /// The time was over.
     TimedOut,
     /// The peer could not be reached, or the connection broke.
-    Io(std::io::Error),
+    Io(io::Error),
     /// What came was not HTTP, or too long.
     Malformed(String),
 }
 
-/// Asks with GET; `url` is whole, as in `http://10.0.0.1:2380/members`. The answer may have any status.
-pub async fn get(url: &str, limit: Duration) -> Result<Response<Bytes>, ClientError> {
-    let _ = limit;
-    Err(ClientError::Url(url.to_owned()))
+impl fmt::Display for ClientError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClientError::Url(what) => write!(f, "no URL of a peer: {what}"),
+            ClientError::TimedOut => write!(f, "timed out"),
+            ClientError::Io(error) => write!(f, "{error}"),
+            ClientError::Malformed(what) => write!(f, "{what}"),
+        }
+    }
 }
 
-/// Sends a body with POST.
+impl std::error::Error for ClientError {}
+
+impl From<hyper::Error> for ClientError {
+    fn from(error: hyper::Error) -> ClientError {
+        if error.is_parse() || error.is_parse_too_large() {
+            return ClientError::Malformed(error.to_string());
+        }
+        ClientError::Io(io::Error::other(error))
+    }
+}
+
+/// Asks with GET; `url` is whole, as in `http://10.0.0.1:2380/members`. The answer may have any status.
+pub async fn get(url: &str, limit: Duration) -> Result<Response<Bytes>, ClientError> {
+    ask(Method::GET, url, HeaderMap::new(), Bytes::new(), limit).await
+}
+
+/// Sends a body with POST. The answer may have any status.
 pub async fn post(
     url: &str,
     content_type: HeaderValue,
     body: Bytes,
     limit: Duration,
 ) -> Result<Response<Bytes>, ClientError> {
-    let _ = (content_type, body, limit);
-    Err(ClientError::Url(url.to_owned()))
+    let headers = HeaderMap::from_iter([(CONTENT_TYPE, content_type)]);
+    ask(Method::POST, url, headers, body, limit).await
+}
+
+/// Asks with any method and headers.
+pub async fn ask(
+    method: Method,
+    url: &str,
+    headers: HeaderMap,
+    body: Bytes,
+    limit: Duration,
+) -> Result<Response<Bytes>, ClientError> {
+    let address = Address::of(url).map_err(ClientError::Url)?;
+    let uri: Uri = url.parse().map_err(|_| ClientError::Url(url.to_owned()))?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut request = request(method, &address, path, headers, Full::new(body))?;
+    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    let exchange = async {
+        let connection = connect(&address, limit, limit).await.map_err(ClientError::Io)?;
+        let (mut sender, connection) = http1::handshake(connection).await?;
+        let answer = async {
+            let (head, body) = sender.send_request(request).await?.into_parts();
+            let body = Limited::new(body, LONGEST).collect().await.map_err(|error| {
+                match error.downcast::<hyper::Error>() {
+                    Ok(error) => ClientError::from(*error),
+                    Err(other) => ClientError::Malformed(other.to_string()),
+                }
+            })?;
+            Ok(Response::from_parts(head, body.to_bytes()))
+        };
+        beside(connection, answer).await
+    };
+    tokio::time::timeout(limit, exchange).await.unwrap_or(Err(ClientError::TimedOut))
+}
+
+/// A request to this address.
+pub(crate) fn request<B>(
+    method: Method,
+    address: &Address,
+    path: &str,
+    headers: HeaderMap,
+    body: B,
+) -> Result<Request<B>, ClientError> {
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = path.parse().map_err(|_| ClientError::Url(path.to_owned()))?;
+    *request.headers_mut() = headers;
+    let host = HeaderValue::from_str(&address.authority());
+    request.headers_mut().insert(HOST, host.map_err(|_| ClientError::Url(address.to_string()))?);
+    Ok(request)
+}
+
+/// Runs `main`, and a connection beside it, without which `main` gets nowhere.
+pub(crate) async fn beside<C: Future, F: Future>(connection: C, main: F) -> F::Output {
+    let mut connection = pin!(connection.fuse());
+    let mut main = pin!(main);
+    std::future::poll_fn(|context| {
+        // How it ends is told to `main`.
+        let _: Poll<_> = connection.as_mut().poll(context);
+        main.as_mut().poll(context)
+    })
+    .await
 }

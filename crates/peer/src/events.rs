@@ -34,6 +34,12 @@ pub trait Events: Send + Sync + 'static {
     /// A peer says that this member has been removed from the cluster.
     fn removed_here(&self);
 
+    /// The thread cannot go on as it should: a panic, most likely in one of these very calls. The member
+    /// should stop.
+    fn failed(&self, cause: &str) {
+        tracing::error!(cause, "the peers thread failed");
+    }
+
     /// Something was measured.
     fn measured(&self, id: u64, what: Measured) {
         let _ = (id, what);

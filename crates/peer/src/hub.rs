@@ -1,0 +1,212 @@
+//! What all tasks of the thread "peers" share, and the way in from other threads.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::FutureExt as _;
+use parking_lot::RwLock;
+use raft::{Body, Message};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+
+use crate::connect::Address;
+use crate::events::Events;
+use crate::framing::Kind;
+use crate::link::Link;
+use crate::settings::Settings;
+use crate::{pipeline, probe, reader};
+
+/// Peers outside of the cluster that are remembered: any caller can make one.
+const MOST_REMOTES: usize = 128;
+
+pub(crate) struct Hub {
+    pub(crate) settings: Settings,
+    pub(crate) events: Arc<dyn Events>,
+    pub(crate) runtime: Handle,
+    links: RwLock<BTreeMap<u64, Arc<Link>>>,
+    /// Rung when there is something to send or to tell.
+    bell: Notify,
+    /// The bell has been rung and not yet been heard.
+    rung: AtomicBool,
+    stopping: AtomicBool,
+}
+
+impl Hub {
+    pub(crate) fn new(settings: Settings, events: Arc<dyn Events>, runtime: Handle) -> Hub {
+        Hub {
+            settings,
+            events,
+            runtime,
+            links: RwLock::default(),
+            bell: Notify::new(),
+            rung: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    // ------------------------------------------------------------ who there is
+
+    pub(crate) fn link(&self, id: u64) -> Option<Arc<Link>> {
+        self.links.read().get(&id).cloned()
+    }
+
+    /// A peer of the cluster.
+    pub(crate) fn member(&self, id: u64) -> Option<Arc<Link>> {
+        self.link(id).filter(|link| link.is_member)
+    }
+
+    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
+        self.links.read().values().cloned().collect()
+    }
+
+    /// Adds a member, or someone who may become one.
+    pub(crate) fn add(self: &Arc<Self>, id: u64, urls: &[String], is_member: bool) {
+        let addresses = addresses(id, urls);
+        if id == self.settings.id || addresses.is_empty() || self.stopping.load(Ordering::Acquire) {
+            return;
+        }
+        let mut links = self.links.write();
+        let known = links.get(&id).map(|link| link.is_member);
+        if known == Some(true) || (!is_member && (known.is_some() || links.len() >= MOST_REMOTES)) {
+            return;
+        }
+        let link = Arc::new(Link::new(id, is_member, addresses));
+        if let Some(remote) = links.insert(id, Arc::clone(&link)) {
+            remote.close();
+        }
+        drop(links);
+        tracing::info!(
+            "remote-peer-id" = format!("{id:x}"),
+            "remote-peer-urls" = ?urls,
+            member = is_member,
+            "added remote peer"
+        );
+        if let Some(generation) = link.pipeline.attach() {
+            link.own(self.spawn(pipeline::run(Arc::clone(self), Arc::clone(&link), generation)));
+        }
+        if is_member {
+            for kind in Kind::ALL {
+                link.own(self.spawn(reader::run(Arc::clone(self), Arc::clone(&link), kind)));
+            }
+            link.own(self.spawn(probe::run(Arc::clone(self), Arc::clone(&link))));
+        }
+    }
+
+    pub(crate) fn update(&self, id: u64, urls: &[String]) {
+        let addresses = addresses(id, urls);
+        if let Some(link) = self.member(id).filter(|_| !addresses.is_empty()) {
+            link.move_to(addresses);
+            tracing::info!(
+                "remote-peer-id" = format!("{id:x}"),
+                "remote-peer-urls" = ?urls,
+                "updated remote peer"
+            );
+        }
+    }
+
+    pub(crate) fn remove(&self, id: u64) {
+        let removed = self.links.write().remove(&id);
+        if let Some(link) = removed {
+            link.close();
+            tracing::info!("removed-remote-peer-id" = format!("{id:x}"), "removed remote peer");
+        }
+    }
+
+    pub(crate) fn remove_all(&self) {
+        let removed = std::mem::take(&mut *self.links.write());
+        for link in removed.into_values() {
+            link.close();
+        }
+    }
+
+    // ------------------------------------------------------------ sending
+
+    /// Queues messages and wakes the thread, once, if there is anything for it.
+    pub(crate) fn send(&self, messages: Vec<Message>) {
+        let mut any = false;
+        let links = self.links.read();
+        for message in messages {
+            let Some(link) = links.get(&message.to.0) else { continue };
+            any = true;
+            if matches!(message.body, Body::Snapshot(_)) {
+                tracing::error!("a snapshot message without a database cannot be sent");
+                link.lose();
+            } else {
+                link.post(message);
+            }
+        }
+        drop(links);
+        if any {
+            self.ring();
+        }
+    }
+
+    /// Something sent to this peer has been lost.
+    pub(crate) fn lost(&self, link: &Link) {
+        link.lose();
+        self.ring();
+    }
+
+    fn ring(&self) {
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.bell.notify_one();
+        }
+    }
+
+    /// Wakes those who have to send, and tells of what is lost, until all is to stop.
+    pub(crate) async fn dispatch(&self) {
+        let mut unreachable = Vec::new();
+        while !self.stopping.load(Ordering::Acquire) {
+            self.bell.notified().await;
+            self.rung.store(false, Ordering::Release);
+            for link in self.links.read().values() {
+                if link.wake() {
+                    unreachable.push(link.id);
+                }
+            }
+            // Not under the lock: the callee may add or remove peers.
+            for id in unreachable.drain(..) {
+                self.events.unreachable(id);
+            }
+        }
+    }
+
+    // ------------------------------------------------------------ tasks
+
+    /// Runs a task on the thread. One that panics is told to the member: a peer that nobody listens to
+    /// any more must not be taken for a silent one.
+    pub(crate) fn spawn(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        let hub = Arc::clone(self);
+        let guarded = async move {
+            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+                hub.failed(panic.as_ref());
+            }
+        };
+        self.runtime.spawn(guarded).abort_handle()
+    }
+
+    /// Tells of a panic.
+    pub(crate) fn failed(&self, panic: &(dyn Any + Send)) {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        self.events.failed(text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("panic"));
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.remove_all();
+        self.bell.notify_one();
+    }
+}
+
+fn addresses(id: u64, urls: &[String]) -> Vec<Address> {
+    let usable = |url: &String| {
+        Address::of(url)
+            .inspect_err(|error| tracing::warn!("remote-peer-id" = format!("{id:x}"), error, "unusable URL"))
+            .ok()
+    };
+    urls.iter().filter_map(usable).collect()
+}
