@@ -167,7 +167,7 @@ fn entry(machine: &Machine, data: Arc<[u8]>) -> Entry {
 fn renewals() {
     for leases in [1_000, 1_000_000] {
         let mut lessor = Lessor::new(Config::default());
-        lessor.promote(Duration::ZERO, Duration::ZERO);
+        let epoch = lessor.promote(Duration::ZERO, Duration::ZERO);
         for id in 1..=leases {
             lessor.grant(LeaseId(id), 600, Duration::ZERO).unwrap();
         }
@@ -175,7 +175,7 @@ fn renewals() {
         let started = busy();
         for i in 0..rounds {
             let id = LeaseId(1 + (i * 7_919) % leases);
-            std::hint::black_box(lessor.renew(id, Duration::from_nanos(i as u64)).unwrap());
+            std::hint::black_box(lessor.renew(epoch, id, Duration::from_nanos(i as u64)).unwrap());
         }
         report(&format!("renewal, {leases} leases"), rounds as u64, busy() - started);
     }

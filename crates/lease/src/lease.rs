@@ -1,6 +1,6 @@
 //! The nouns: a lease as the log knows it, and as the primary watches it.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -85,9 +85,8 @@ pub(crate) struct Lease {
     pub(crate) generation: u64,
     /// Whether the checkpoint queue holds a slot for it.
     pub(crate) checkpoint_queued: bool,
-    /// The attached keys. A set without order, sorted when somebody asks: attaching is on the
-    /// path of every put with a lease, listing is rare.
-    pub(crate) keys: HashSet<Box<[u8]>>,
+    /// The attached keys, in order: they are deleted in it, and listed a page at a time.
+    pub(crate) keys: BTreeSet<Box<[u8]>>,
 }
 
 impl Lease {

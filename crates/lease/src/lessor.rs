@@ -7,7 +7,8 @@
 //!   deadline;
 //! - a key is attached to at most one lease, as long as the caller moves it ([`Lessor::move_key`]).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
+use std::ops::Bound;
 use std::time::Duration;
 
 use crate::lease::{Error, Lease, LeaseId, Stored, TimeToLive};
@@ -72,15 +73,12 @@ pub struct Epoch(u64);
 
 /// The keys that have to go with a lease.
 #[derive(Debug)]
-pub struct Keys(HashSet<Box<[u8]>>);
+pub struct Keys(BTreeSet<Box<[u8]>>);
 
 impl Keys {
-    /// The keys in byte order: the order of their deletion, the same on every member. Sorting
-    /// happens here, so that it can be done after the lessor's lock is released.
+    /// The keys in byte order: the order of their deletion, the same on every member.
     pub fn into_sorted(self) -> Vec<Box<[u8]>> {
-        let mut keys: Vec<_> = self.0.into_iter().collect();
-        keys.sort_unstable();
-        keys
+        self.0.into_iter().collect()
     }
 }
 
@@ -205,10 +203,6 @@ impl Lessor {
     pub fn detach(&mut self, id: LeaseId, key: &[u8]) {
         if let Some(lease) = self.leases.get_mut(&id) {
             lease.keys.remove(key);
-            // A lease that once held a million keys should not keep room for them.
-            if lease.keys.capacity() > 64 && lease.keys.len() < lease.keys.capacity() / 8 {
-                lease.keys.shrink_to_fit();
-            }
         }
     }
 
@@ -237,6 +231,9 @@ impl Lessor {
     ///
     /// Leases that would run out in the same second are spread, later ones moving further away,
     /// so that a storm of revocations does not follow every leader change.
+    ///
+    /// To be called once everything is applied that earlier terms wrote: before that, a lease whose
+    /// renewal cleared its checkpoint would be cut short.
     pub fn promote(&mut self, extend: Duration, now: Duration) -> Epoch {
         let mut order: Vec<(Duration, LeaseId)> = self
             .leases
@@ -285,13 +282,15 @@ impl Lessor {
 
     /// Gives a lease its full time to live again: one lookup, no allocation, no queue.
     ///
-    /// The caller must hold proof of leadership that is younger than the request, and must call
-    /// again after every wait: the lease may have been revoked meanwhile.
+    /// The caller must hold proof of leadership that is younger than the request and than its look at
+    /// `epoch`: a reign that ended meanwhile may have been followed by another member's, which knows
+    /// nothing of this renewal, and by one of this member's own, which the proof is not of. And it
+    /// must call again after every wait: the lease may have been revoked.
     ///
     /// # Errors
-    /// [`Error::NotPrimary`], [`Error::NotFound`], [`Error::Expired`].
-    pub fn renew(&mut self, id: LeaseId, now: Duration) -> Result<Renewal, Error> {
-        let primary = self.primary.as_mut().ok_or(Error::NotPrimary)?;
+    /// [`Error::NotPrimary`], also in another reign; [`Error::NotFound`], [`Error::Expired`].
+    pub fn renew(&mut self, epoch: Epoch, id: LeaseId, now: Duration) -> Result<Renewal, Error> {
+        let primary = self.primary.as_mut().filter(|_| epoch.0 == self.epochs).ok_or(Error::NotPrimary)?;
         let lease = self.leases.get_mut(&id).ok_or(Error::NotFound)?;
         if lease.deadline <= now {
             return Err(Error::Expired);
@@ -407,9 +406,16 @@ impl Lessor {
 
     /// The keys of a lease in byte order, or nothing if there is no such lease.
     pub fn keys(&self, id: LeaseId) -> Option<Vec<&[u8]>> {
-        let mut keys: Vec<&[u8]> = self.leases.get(&id)?.keys.iter().map(AsRef::as_ref).collect();
-        keys.sort_unstable();
-        Some(keys)
+        Some(self.leases.get(&id)?.keys.iter().map(AsRef::as_ref).collect())
+    }
+
+    /// Up to `limit` keys of a lease in byte order, those behind `after`: a page of a list that may be
+    /// long, so that nobody holds the lessor's lock for all of it. What is attached or detached
+    /// between two pages may be in the list or not. Empty where there is no such lease.
+    pub fn keys_after(&self, id: LeaseId, after: Option<&[u8]>, limit: usize) -> Vec<Box<[u8]>> {
+        let Some(lease) = self.leases.get(&id) else { return Vec::new() };
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        lease.keys.range::<[u8], _>((start, Bound::Unbounded)).take(limit).cloned().collect()
     }
 
     /// All leases, the one that runs out first at the head; by id where nobody measures time.
@@ -443,7 +449,7 @@ impl Lessor {
             deadline: Duration::ZERO,
             generation: self.generations,
             checkpoint_queued: false,
-            keys: HashSet::new(),
+            keys: BTreeSet::new(),
         };
         lease.deadline = now.saturating_add(lease.span());
         self.leases.insert(id, lease);

@@ -7,11 +7,13 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use lease::{Config, LeaseId, Lessor, Renewal};
+use lease::{Config, Epoch, LeaseId, Lessor, Renewal};
 
 struct Stage {
     config: Config,
     lessor: Lessor,
+    /// The reign before this one.
+    before: Option<Epoch>,
     now: Duration,
 }
 
@@ -41,7 +43,10 @@ impl Stage {
                 };
             }
             "renew" => {
-                return match lessor.renew(id(1), now) {
+                let epoch = if words.get(2) == Some(&"as-before") { self.before } else { lessor.epoch() };
+                let renewed =
+                    epoch.map_or(Err(lease::Error::NotPrimary), |epoch| lessor.renew(epoch, id(1), now));
+                return match renewed {
                     Ok(Renewal::Renewed(ttl)) => format!("renewed for {ttl} s"),
                     Ok(Renewal::ClearCheckpoint) => "clear the checkpoint first".into(),
                     Err(error) => format!("error: {error}"),
@@ -72,8 +77,29 @@ impl Stage {
             "checkpoint" => {
                 lessor.checkpoint(id(1), number(2), now);
             }
-            "promote" => _ = lessor.promote(seconds(1), now),
-            "demote" => lessor.demote(),
+            "promote" => {
+                self.before = lessor.epoch().or(self.before);
+                _ = lessor.promote(seconds(1), now);
+            }
+            "demote" => {
+                self.before = lessor.epoch().or(self.before);
+                lessor.demote();
+            }
+            "page" => {
+                let after = words.get(3).map(|key| key.as_bytes());
+                let page = lessor.keys_after(id(1), after, number(2) as usize);
+                return format!("page:{}", text(page.iter().map(AsRef::as_ref)));
+            }
+            // The leases of another member's state, with its keys.
+            "install" => {
+                let mut restored = Lessor::restore(self.config, lessor.stored());
+                for lease in lessor.stored() {
+                    for key in lessor.keys(lease.id).unwrap() {
+                        restored.attach(lease.id, key).unwrap();
+                    }
+                }
+                lessor.replace(restored);
+            }
             "restart" => self.lessor = Lessor::restore(self.config, lessor.stored()),
             "list" => return format!("leases:{}", ids(lessor.list())),
             "stored" => {
@@ -92,7 +118,7 @@ fn text<'a>(keys: impl Iterator<Item = &'a [u8]>) -> String {
 
 fn replay(script: &str) -> String {
     let config = Config::default();
-    let mut stage = Stage { config, lessor: Lessor::new(config), now: Duration::ZERO };
+    let mut stage = Stage { config, lessor: Lessor::new(config), before: None, now: Duration::ZERO };
     let (mut out, mut printed, mut below) = (String::new(), String::new(), false);
     for line in script.lines().chain([""]) {
         if line.is_empty() {

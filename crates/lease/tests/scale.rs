@@ -65,14 +65,14 @@ fn a_promotion_with_very_many_leases_never_shortens_and_never_storms() {
 #[test]
 fn renewals_leave_nothing_behind() {
     let mut lessor = Lessor::new(Config::default());
-    lessor.promote(Duration::ZERO, Duration::ZERO);
+    let epoch = lessor.promote(Duration::ZERO, Duration::ZERO);
     for id in 1..=1_000 {
         lessor.grant(LeaseId(id), 600, Duration::ZERO).unwrap();
     }
     let before = lessor.queued();
     for round in 0..1_000u64 {
         for id in 1..=1_000 {
-            let renewal = lessor.renew(LeaseId(id), Duration::from_millis(round)).unwrap();
+            let renewal = lessor.renew(epoch, LeaseId(id), Duration::from_millis(round)).unwrap();
             assert_eq!(renewal, Renewal::Renewed(600));
         }
     }

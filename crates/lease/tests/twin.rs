@@ -138,7 +138,13 @@ fn run(seed: u64) {
                 assert_eq!(keys, expected, "{context}");
                 attached.retain(|_, lease| *lease != id);
             }
-            3..=6 => assert_eq!(real.renew(id, now), twin.renew(id, now), "{context}"),
+            3..=6 => {
+                let renewed = match real.epoch() {
+                    Some(epoch) => real.renew(epoch, id, now),
+                    None => Err(Error::NotPrimary),
+                };
+                assert_eq!(renewed, twin.renew(id, now), "{context}");
+            }
             7 | 8 => {
                 let key = vec![b'a' + rng.below(6) as u8];
                 let from = attached.get(&key).copied().unwrap_or_default();

@@ -45,6 +45,9 @@ const LEADER_LOOK: Duration = Duration::from_millis(10);
 /// How often a renewal of an expired lease looks whether the lease is gone.
 const EXPIRED_LOOK: Duration = Duration::from_millis(50);
 
+/// Keys of a lease that are listed while the lessor is locked.
+const KEYS_PER_LOOK: usize = 1_000;
+
 /// Why a lease could not be renewed or looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseError {
@@ -110,9 +113,18 @@ impl Member {
         loop {
             // Whoever leads without knowing that it does no longer would promise time that the new
             // leader takes away: every renewal rests on a round of its own moment, shared with all
-            // others of that moment (L1, L2). What was granted before is applied then, too (L4).
+            // others of that moment (L1, L2). What was granted before is applied then, too (L4). The
+            // round is of the reign looked at before it, and so is the renewal (L3).
+            let epoch = self.lessor().lock().epoch();
             self.linearize().await?;
-            let renewal = self.lessor().lock().renew(LeaseId(id), self.now());
+            let Some(epoch) = epoch else {
+                // Just elected: what linearizes a read there begins to measure time as well.
+                match self.lessor().lock().is_primary() {
+                    true => continue,
+                    false => return Err(LeaseError::NotPrimary),
+                }
+            };
+            let renewal = self.lessor().lock().renew(epoch, LeaseId(id), self.now());
             match renewal {
                 Ok(Renewal::Renewed(ttl)) => {
                     self.metrics().leases_renewed.inc();
@@ -175,16 +187,29 @@ impl Member {
     ) -> Result<LeaseTimeToLiveResponse, LeaseError> {
         self.linearize().await?;
         let id = LeaseId(request.id);
-        let lessor = self.lessor().lock();
-        let left = lessor.time_to_live(id, self.now())?;
-        let keys = if request.keys { lessor.keys(id).unwrap_or_default() } else { Vec::new() };
+        let left = self.lessor().lock().time_to_live(id, self.now())?;
+        let keys = if request.keys { self.lease_keys(id) } else { Vec::new() };
         Ok(LeaseTimeToLiveResponse {
             header: None,
             id: request.id,
             ttl: left.remaining,
             granted_ttl: left.granted,
-            keys: keys.into_iter().map(Bytes::copy_from_slice).collect(),
+            keys,
         })
+    }
+
+    /// The keys of a lease. The apply thread, which needs the lessor for every put with a lease, gets
+    /// it between two pages.
+    fn lease_keys(&self, id: LeaseId) -> Vec<Bytes> {
+        let mut keys: Vec<Bytes> = Vec::new();
+        loop {
+            let page = self.lessor().lock().keys_after(id, keys.last().map(AsRef::as_ref), KEYS_PER_LOOK);
+            let last = page.len() < KEYS_PER_LOOK;
+            keys.extend(page.into_iter().map(Bytes::from));
+            if last {
+                return keys;
+            }
+        }
     }
 
     /// Has the leader promote a learner.
