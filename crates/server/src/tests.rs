@@ -70,10 +70,10 @@ fn no_letter_is_left_lying_and_no_answer_is_lost() {
     thread::scope(|scope| {
         for shard in 0..SHARDS {
             scope.spawn(move || {
-                let mut number = 0;
+                let mut number = RequestId::first(0, member.id());
                 let mut put = 0;
                 while put < ROUNDS {
-                    number += 1;
+                    number = RequestId::next(number);
                     let id = RequestId::new(number, shard);
                     let request = PutRequest { key: format!("k{shard}").into(), ..PutRequest::default() };
                     let data = api::raft_request::encode(id.0, &request).into();
