@@ -17,7 +17,7 @@ use etcd_client::{
 };
 use sim::linearizability::{self as lin, Body, Figures, History, Request, RequestId, Response};
 use tests::support::Dice;
-use tests::{Cluster, connect, until};
+use tests::{Cluster, connect, same_data, until};
 use tokio::task::JoinHandle;
 
 const CLIENTS: u64 = 8;
@@ -63,6 +63,11 @@ impl Shared {
 impl Load {
     /// Sets clients to work on some members.
     pub(crate) fn start(cluster: &Cluster, places: &[usize]) -> Self {
+        Self::start_at(&cluster.endpoints(places))
+    }
+
+    /// Sets clients to work on the members at some endpoints.
+    pub(crate) fn start_at(endpoints: &[String]) -> Self {
         let shared = Arc::new(Shared {
             begun: Instant::now(),
             stop: AtomicBool::new(false),
@@ -70,7 +75,6 @@ impl Load {
             history: Mutex::new(History::default()),
             writes: Mutex::new(BTreeMap::new()),
         });
-        let endpoints: Vec<String> = places.iter().map(|&place| cluster.endpoint(place)).collect();
         let clients = (0..CLIENTS).map(|number| {
             let worker = Worker {
                 number,
@@ -78,7 +82,7 @@ impl Load {
                 dice: Dice(number + 1),
                 known: BTreeMap::new(),
                 shared: Arc::clone(&shared),
-                endpoints: endpoints.clone(),
+                endpoints: endpoints.to_vec(),
             };
             tokio::spawn(worker.run())
         });
@@ -100,14 +104,19 @@ impl Load {
     /// Ends the load and checks everything that the clients were told against what is there, as the
     /// member at `place` tells it; then that all of `places` hold the same.
     pub(crate) async fn finish(self, cluster: &Cluster, places: &[usize]) -> Result<Figures> {
+        self.finish_at(&cluster.endpoints(places)).await.with_context(|| cluster.last_words())
+    }
+
+    /// As [`Load::finish`], with the members at some endpoints.
+    pub(crate) async fn finish_at(self, endpoints: &[String]) -> Result<Figures> {
         self.shared.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
             client.await?;
         }
-        let mut client = cluster.client(places).await.context("connecting for the check")?;
+        let mut client = connect(endpoints, tests::PATIENCE).await.context("connecting for the check")?;
         let last = format!("{PREFIX}~");
         let end = client.put(last.clone(), "the end", None).await?.header().context("a header")?.revision();
-        let events = history(&cluster.endpoint(places[0]), end).await?;
+        let events = history(&endpoints[0], end).await?;
 
         let mut history = self.shared.history.lock().expect("nobody panics with the history").clone();
         let mut changes: BTreeMap<i64, BTreeSet<String>> = BTreeMap::new();
@@ -123,7 +132,7 @@ impl Load {
         }
         history.know_all(events.into_iter().map(|event| (event.revision, event.key.into_bytes())));
         let figures = history.check(STEPS).map_err(|violation| anyhow::anyhow!("{violation}"))?;
-        cluster.same_data(places).await?;
+        same_data(endpoints).await?;
         println!("{figures:?}");
         Ok(figures)
     }

@@ -8,6 +8,7 @@ mod handover;
 mod leases;
 mod load;
 mod members;
+mod namespaces;
 mod partitions;
 mod processes;
 mod reads;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use etcd_client::WatchOptions;
-use tests::{Cluster, Plan, connect, until};
+use tests::{Cluster, Plan, System, connect, until};
 use tokio::task::JoinHandle;
 
 use crate::load::{Event, Load, PREFIX, events_of, history};
@@ -104,7 +104,7 @@ async fn compare(cluster: &Cluster, load: Load, followers: Vec<Follower>, places
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watchers_go_on_while_members_are_killed_and_paused() -> Result<()> {
     let mut cluster = Cluster::start(Plan::of(3).flags(&["--snapshot-count", "300"])).await?;
-    let endpoints: Vec<String> = cluster.places().map(|place| cluster.endpoint(place)).collect();
+    let endpoints = cluster.endpoints(&[0, 1, 2]);
     let patience = Duration::from_secs(1);
     let followers: Vec<Follower> =
         (0..6).map(|first| Follower::start(endpoints.clone(), first, patience)).collect();
@@ -130,6 +130,10 @@ async fn watchers_go_on_while_members_are_killed_and_paused() -> Result<()> {
 /// Watchers stay with a member that falls behind, is sent a snapshot, and goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn watchers_of_a_member_that_is_sent_a_snapshot_miss_nothing() -> Result<()> {
+    if System::under_test() == System::Etcd {
+        println!("SKIPPED: watchers of etcd 3.5.1 go back in time then (etcd-io/etcd 15271)");
+        return Ok(());
+    }
     let mut cluster = Cluster::start(keep_few_entries(Plan::of(3).calm())).await?;
     let leader = cluster.leader().await?;
     let behind = cluster.others(leader)[0];

@@ -39,7 +39,11 @@ impl System {
         }
     }
 
-    fn binary(self) -> Result<PathBuf> {
+    /// The executable.
+    ///
+    /// # Errors
+    /// When it cannot be found or built.
+    pub fn binary(self) -> Result<PathBuf> {
         match self {
             System::Cairn => Ok(crate::binary().to_owned()),
             System::Etcd => {
@@ -222,6 +226,11 @@ impl Cluster {
     /// Where a member serves clients.
     pub fn endpoint(&self, place: usize) -> String {
         self.members[place].client.url()
+    }
+
+    /// Where some members serve clients.
+    pub fn endpoints(&self, places: &[usize]) -> Vec<String> {
+        places.iter().map(|&place| self.endpoint(place)).collect()
     }
 
     /// Where a member serves other members, without its front.
@@ -459,7 +468,7 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::client`].
     pub async fn client_within(&self, places: &[usize], limit: Duration) -> Result<Client> {
-        let endpoints: Vec<String> = places.iter().map(|&place| self.endpoint(place)).collect();
+        let endpoints = self.endpoints(places);
         connect(&endpoints, limit).await
     }
 
@@ -481,7 +490,7 @@ impl Cluster {
     /// # Errors
     /// When that does not come to pass.
     pub async fn leader_and_term_of(&mut self, places: &[usize]) -> Result<(usize, u64)> {
-        let endpoints: Vec<String> = places.iter().map(|&place| self.endpoint(place)).collect();
+        let endpoints = self.endpoints(places);
         let members = &mut self.members;
         let agreed = until("members follow one leader", async || {
             if let Some(place) = places.iter().find(|&&place| members[place].running().is_none()) {
@@ -554,7 +563,8 @@ impl Cluster {
         mut ask: impl AsyncFnMut(&mut Client) -> Result<T, etcd_client::Error>,
     ) -> Result<T> {
         // A change that is asked for while the leader changes may be lost, and nobody would tell.
-        self.leader_of(through).await?;
+        let running = self.running();
+        self.leader_of(&running).await?;
         let mut client = self.client(through).await?;
         until("the members are connected for long enough", async || match ask(&mut client).await {
             Err(etcd_client::Error::GRpcStatus(status)) if status.message().contains("unhealthy cluster") => {
@@ -566,31 +576,12 @@ impl Cluster {
         .map_err(Into::into)
     }
 
-    /// Waits until these members have the same data, by their own hash of all of it, and gives the
-    /// revision at which they were compared.
+    /// [`same_data`] of these members.
     ///
     /// # Errors
-    /// When they have not.
+    /// When they have not the same.
     pub async fn same_data(&self, places: &[usize]) -> Result<i64> {
-        let mut clients = Vec::new();
-        for &place in places {
-            clients.push(self.client(&[place]).await?);
-        }
-        let head = clients[0].get("?", None).await?;
-        let revision = head.header().context("a header")?.revision();
-        let mut last = BTreeMap::new();
-        let same = until_within(PATIENCE, "all members have the same data", async || {
-            for (place, client) in places.iter().zip(&mut clients) {
-                let hashed = client.hash_kv(revision).await;
-                let told = hashed.map(|hashed| (hashed.hash(), hashed.compact_version()));
-                last.insert(*place, told.map_err(|error| error.to_string()));
-            }
-            let mut all = last.values();
-            let first = all.next().filter(|first| first.is_ok())?;
-            all.all(|other| other == first).then_some(())
-        });
-        same.await.with_context(|| format!("at revision {revision}: {last:x?}"))?;
-        Ok(revision)
+        same_data(&self.endpoints(places)).await.with_context(|| self.last_words())
     }
 
     /// The ends of all logs, for a failure to be understood.
@@ -624,6 +615,33 @@ impl Drop for Cluster {
     }
 }
 
+/// Waits until the members at these endpoints have the same data, by their own hash of all of it, and
+/// gives the revision at which they were compared.
+///
+/// # Errors
+/// When they have not.
+pub async fn same_data(endpoints: &[String]) -> Result<i64> {
+    let mut clients = Vec::new();
+    for endpoint in endpoints {
+        clients.push((endpoint, connect(&[endpoint.clone()], Duration::from_secs(10)).await?));
+    }
+    let head = clients.first_mut().context("at least one endpoint")?.1.get("?", None).await?;
+    let revision = head.header().context("a header")?.revision();
+    let mut last = BTreeMap::new();
+    let same = until_within(PATIENCE, "all members have the same data", async || {
+        for (endpoint, client) in &mut clients {
+            let hashed = client.hash_kv(revision).await;
+            let told = hashed.map(|hashed| (hashed.hash(), hashed.compact_version()));
+            last.insert(endpoint.clone(), told.map_err(|error| error.to_string()));
+        }
+        let mut all = last.values();
+        let first = all.next().filter(|first| first.is_ok())?;
+        all.all(|other| other == first).then_some(())
+    });
+    same.await.with_context(|| format!("at revision {revision}: {last:x?}"))?;
+    Ok(revision)
+}
+
 /// A client of some endpoints.
 ///
 /// # Errors
@@ -633,7 +651,8 @@ pub async fn connect(endpoints: &[String], limit: Duration) -> Result<Client> {
     Ok(Client::connect(endpoints, Some(options)).await?)
 }
 
-async fn status(endpoint: &str) -> Option<StatusResponse> {
+/// What the member at an endpoint says of itself, if it says anything within a second.
+pub async fn status(endpoint: &str) -> Option<StatusResponse> {
     let second = Duration::from_secs(1);
     let asked = async { connect(&[endpoint.to_owned()], second).await.ok()?.status().await.ok() };
     tokio::time::timeout(second, asked).await.ok().flatten()

@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
 
-pub use cluster::{Cluster, Plan, System, connect};
+pub use cluster::{Cluster, Plan, System, connect, same_data, status};
 pub use links::{Link, Links};
 pub use ports::Port;
 pub use rustix::process::Signal;
