@@ -52,7 +52,9 @@ async fn answer(member: &Arc<Member>, request: &Request<Bytes>) -> Response<Byte
     let (path, method) = (request.uri().path(), request.method());
     match path {
         "/version" => version(member, method),
-        "/members" if method == Method::GET => named(member, members(member.cluster().members.values().collect())),
+        "/members" if method == Method::GET => {
+            named(member, members(member.cluster().members.values().collect()))
+        }
         "/members" | DOWNGRADE_ENABLED | HASH_KV if method != Method::GET => not_allowed(&Method::GET),
         DOWNGRADE_ENABLED => named(member, downgrade_enabled(member).await),
         HASH_KV => hash_kv(member, request).await,
@@ -102,10 +104,9 @@ async fn promote(member: &Arc<Member>, id: &str) -> Response<Bytes> {
         ChangeError::Rejected(Rejection::MemberNotFound) => {
             error(StatusCode::NOT_FOUND, "membership: ID not found")
         }
-        ChangeError::Rejected(Rejection::MemberNotLearner) => error(
-            StatusCode::PRECONDITION_FAILED,
-            "membership: can only promote a learner member",
-        ),
+        ChangeError::Rejected(Rejection::MemberNotLearner) => {
+            error(StatusCode::PRECONDITION_FAILED, "membership: can only promote a learner member")
+        }
         ChangeError::LearnerNotReady => error(
             StatusCode::PRECONDITION_FAILED,
             "etcdserver: can only promote a learner member which is in sync with leader",

@@ -127,7 +127,7 @@ impl Maintenance for MaintenanceService {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        self.member.move_leader(request.into_inner().target_id).await.map_err(status::change)?;
+        self.member.move_leader(request.into_inner().target_id).await.map_err(status::server)?;
         Ok(Response::new(MoveLeaderResponse { header: None }))
     }
 

@@ -39,7 +39,7 @@ pub(crate) fn server(error: Error) -> Status {
     })
 }
 
-/// A change of members or of the leader that did not come about.
+/// A change of members that did not come about.
 pub(crate) fn change(error: ChangeError) -> Status {
     match error {
         ChangeError::Failed(error) => server(error),
@@ -48,9 +48,6 @@ pub(crate) fn change(error: ChangeError) -> Status {
         ChangeError::NotEnoughStarted => etcd(Etcd::MemberNotEnoughStarted),
         ChangeError::Unhealthy => etcd(Etcd::Unhealthy),
         ChangeError::LearnerNotReady => etcd(Etcd::LearnerNotReady),
-        ChangeError::NotLeader => etcd(Etcd::NotLeader),
-        ChangeError::BadTransferee => etcd(Etcd::BadLeaderTransferee),
-        ChangeError::TransferTimedOut => server(Error::TimeoutLeaderTransfer),
         ChangeError::Unforeseen(words) => Status::unknown(words),
     }
 }

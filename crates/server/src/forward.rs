@@ -220,7 +220,7 @@ impl Member {
             if leader.id == self.id() {
                 // It came to this member meanwhile.
                 match self.promote_here(id).await {
-                    Err(ChangeError::NotLeader) => {}
+                    Err(ChangeError::Failed(Error::NotLeader)) => {}
                     result => return result,
                 }
             } else {
@@ -341,7 +341,8 @@ mod tests {
     /// What etcd 3.5.1 and 3.7 answer at `/members/promote/`.
     #[test]
     fn a_leader_s_answers_about_a_promotion_are_understood() {
-        let read = |status: u16, words: &str| promoted(StatusCode::from_u16(status).unwrap(), words.as_bytes());
+        let read =
+            |status: u16, words: &str| promoted(StatusCode::from_u16(status).unwrap(), words.as_bytes());
         let members = r#"[{"id":7,"peerURLs":["http://a:1"],"name":"x","clientURLs":["http://a:2"]}]"#;
         let members = read(200, members).unwrap();
         assert_eq!((members[0].id, members[0].is_learner, members[0].name.as_str()), (7, false, "x"));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use apply::{ChangeContext, Cluster, Member as Other, Rejection};
-use raft::{Change, ChangeKind, NodeId};
+use raft::{Change, ChangeKind, ConfChange, NodeId};
 
 use crate::error::Error;
 use crate::identity::member_id;
@@ -25,7 +25,7 @@ const READY: u64 = 90;
 /// How often a leader that hands over looks whether it is done.
 const TRANSFER_LOOK: Duration = Duration::from_millis(5);
 
-/// Why members or the leader did not change.
+/// Why the members did not change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangeError {
     /// This member could not have it agreed on.
@@ -40,12 +40,6 @@ pub enum ChangeError {
     Unhealthy,
     /// The learner lacks too much of the log, or is not heard of.
     LearnerNotReady,
-    /// It is for the leader to say, and this member is not.
-    NotLeader,
-    /// Nobody can be handed the leadership under that id.
-    BadTransferee,
-    /// The handing over took too long.
-    TransferTimedOut,
     /// The leader was asked, and gave an answer that is none of the above; its words.
     Unforeseen(String),
 }
@@ -63,9 +57,6 @@ impl fmt::Display for ChangeError {
             Self::LearnerNotReady => {
                 f.write_str("can only promote a learner member which is in sync with leader")
             }
-            Self::NotLeader => f.write_str("not leader"),
-            Self::BadTransferee => f.write_str("bad leader transferee"),
-            Self::TransferTimedOut => f.write_str("request timed out, leader transfer took too long"),
             Self::Unforeseen(words) => f.write_str(words),
         }
     }
@@ -182,10 +173,10 @@ impl Member {
     /// Gives a learner its vote, or has the leader do so.
     ///
     /// # Errors
-    /// As [`Member::promote_here`], but for [`ChangeError::NotLeader`].
+    /// As [`Member::promote_here`], but for [`Error::NotLeader`].
     pub async fn promote_member(self: &Arc<Self>, id: u64) -> Changed {
         match self.promote_here(id).await {
-            Err(ChangeError::NotLeader) => self.promote_at_leader(id).await,
+            Err(ChangeError::Failed(Error::NotLeader)) => self.promote_at_leader(id).await,
             result => result,
         }
     }
@@ -193,11 +184,11 @@ impl Member {
     /// Gives a learner its vote, if this member leads.
     ///
     /// # Errors
-    /// [`ChangeError::NotLeader`], [`ChangeError::LearnerNotReady`], [`ChangeError::NotEnoughStarted`], or
-    /// what became of the proposal.
+    /// [`Error::NotLeader`], [`ChangeError::LearnerNotReady`], [`ChangeError::NotEnoughStarted`], or what
+    /// became of the proposal.
     pub async fn promote_here(self: &Arc<Self>, id: u64) -> Changed {
         if !self.raft().is_leader() {
-            return Err(ChangeError::NotLeader);
+            return Err(Error::NotLeader.into());
         }
         // What is to be promoted may have been added just now.
         self.linearize().await?;
@@ -210,8 +201,7 @@ impl Member {
             );
             return Err(ChangeError::NotEnoughStarted);
         }
-        let context =
-            ChangeContext { member: Other { id, ..Other::default() }, is_promote: true };
+        let context = ChangeContext { member: Other { id, ..Other::default() }, is_promote: true };
         self.change(ChangeKind::AddNode, id, &apply::to_json(&context)).await
     }
 
@@ -219,7 +209,7 @@ impl Member {
     fn keeps_up(self: &Arc<Self>, id: u64) -> Result<(), ChangeError> {
         let picture = self.raft_picture();
         if picture.role != node::RoleKind::Leader {
-            return Err(ChangeError::NotLeader);
+            return Err(Error::NotLeader.into());
         }
         if id == self.id() {
             return Err(ChangeError::Rejected(Rejection::MemberNotLearner));
@@ -248,13 +238,13 @@ impl Member {
     /// Hands the leadership over, and waits until this member follows the new leader.
     ///
     /// # Errors
-    /// [`ChangeError::NotLeader`], [`ChangeError::BadTransferee`], [`ChangeError::TransferTimedOut`].
-    pub async fn move_leader(self: &Arc<Self>, to: u64) -> Result<(), ChangeError> {
+    /// [`Error::NotLeader`], [`Error::BadTransferee`], [`Error::TimeoutLeaderTransfer`].
+    pub async fn move_leader(self: &Arc<Self>, to: u64) -> Result<(), Error> {
         if !self.raft().is_leader() {
-            return Err(ChangeError::NotLeader);
+            return Err(Error::NotLeader);
         }
         if self.cluster().members.get(&to).is_none_or(|other| other.is_learner) {
-            return Err(ChangeError::BadTransferee);
+            return Err(Error::BadTransferee);
         }
         let began = Instant::now();
         tracing::info!(
@@ -265,11 +255,11 @@ impl Member {
         self.transfer_leader(to);
         while self.raft().leader() != to {
             if began.elapsed() > self.request_timeout() {
-                return Err(ChangeError::TransferTimedOut);
+                return Err(Error::TimeoutLeaderTransfer);
             }
             tokio::select! {
                 () = tokio::time::sleep(TRANSFER_LOOK) => {}
-                () = self.stopping() => return Err(ChangeError::Failed(Error::Stopped)),
+                () = self.stopping() => return Err(Error::Stopped),
             }
         }
         tracing::info!(
@@ -288,6 +278,15 @@ impl Member {
 
     async fn change(self: &Arc<Self>, kind: ChangeKind, id: u64, context: &[u8]) -> Changed {
         let change = Change { kind, node: NodeId(id) };
+        // What the log would refuse need not enter it, and `--max-learners` is looked at nowhere else: a
+        // flag must not decide what an entry does.
+        let named = ConfChange { id: 0, change, context: context.into() };
+        let check = || self.cluster().check(&named, self.config().max_learners);
+        if check().is_err() {
+            // This member may know less than the cluster does.
+            self.linearize().await?;
+            check().map_err(ChangeError::Rejected)?;
+        }
         let members = self.propose_change(change, context.into()).await?;
         let members = members.map_err(ChangeError::Rejected)?;
         tracing::info!(
@@ -427,12 +426,22 @@ mod tests {
 
     #[test]
     fn urls_are_checked_and_sorted() {
-        let check = |urls: &[&str]| checked_urls(&urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>());
+        let check =
+            |urls: &[&str]| checked_urls(&urls.iter().map(|url| (*url).to_owned()).collect::<Vec<_>>());
         let good = check(&["http://b:2380", " HTTP://[::1]:1 ", "https://a:"]);
         assert_eq!(good.unwrap_or_default(), ["http://[::1]:1", "http://b:2380", "https://a:"]);
         for bad in [
-            "", "a:1", "http://a", "http://a:1/", "http://a:1/x", "http://a:1?x", "http://::1:1", "ftp://a:1",
-            "http://a:port", "http://a b:1", "127.0.0.1:2380",
+            "",
+            "a:1",
+            "http://a",
+            "http://a:1/",
+            "http://a:1/x",
+            "http://a:1?x",
+            "http://::1:1",
+            "ftp://a:1",
+            "http://a:port",
+            "http://a b:1",
+            "127.0.0.1:2380",
         ] {
             assert_eq!(check(&[bad]), None, "{bad}");
         }
