@@ -6,6 +6,10 @@ use sim::checker::Effort;
 use sim::{Check, Plan};
 
 fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == "core") {
+        return sim::core::main(&args[1..]);
+    }
     let mut numbers = std::env::args().skip(1).map(|text| text.parse::<u64>());
     let (seed, commands) = match (numbers.next(), numbers.next()) {
         (Some(Ok(seed)), None) => (seed, 40),

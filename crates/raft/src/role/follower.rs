@@ -68,6 +68,10 @@ impl Raft {
 
     fn hear(&mut self, leader: NodeId) {
         self.silence = 0;
+        if self.patience < self.config.election_ticks {
+            // It was short because the leader was said to be gone.
+            self.draw_patience();
+        }
         let Role::Follower(follower) = &mut self.role else { return };
         assert!(
             follower.leader.is_none_or(|known| known == leader),

@@ -1,0 +1,51 @@
+//! A cluster of the shipping `raft` and `node` alone: very many bad days in a short time.
+//!
+//! # Problem
+//! Whether a majority can lose what it promised is decided by the order of a few events in which nothing
+//! is wrong by itself: a vote, a crash, a message that is late by a term. Such an order is rare, and
+//! finding it takes more histories than a cluster of whole members can live through.
+//!
+//! # Idea
+//! Here a member is its node and the little that a node needs: a log on a disk that loses what it has
+//! not synced, and a machine that is a running digest. Time is a number that jumps from one event to the
+//! next; chance is one seed. A history of minutes takes milliseconds, and the same seed gives the same
+//! history, event by event, which its trace hash shows.
+//!
+//! A [`Life`] has two phases. In the first, [`Weather`] mixes at least six kinds of [`Fault`], and only
+//! safety counts. Then the sky clears: everybody is up, every link works, and things must go on.
+//!
+//! | checked | how |
+//! |---|---|
+//! | election safety | one leader a term, elected by votes that cannot be forgotten |
+//! | one vote a term | every granted vote that was sent is remembered here |
+//! | leader completeness | whoever is elected has all that was committed before |
+//! | log matching | same term at some index: the same up to there |
+//! | state machine safety | everybody applies the same entry at an index; equal digests |
+//! | acknowledged is durable | what is applied, acknowledged or shown to voters is on the disk |
+//! | linearizable reads | a read index covers all that was committed when the question was asked |
+//! | bound proposals | what was for one term only stands in the log with that term, or not at all |
+//! | progress | after the faults: a leader, new entries, nobody lags, no question without an answer |
+//!
+//! # Left out
+//! What is in the entries, real disks, clients: the whole member has a simulation of its own.
+//!
+//! | file | what |
+//! |---|---|
+//! | `weather` | kinds of faults, how often, and how often they came |
+//! | `world` | events, the network, misfortune |
+//! | `member` | one member: node, disk, machine |
+//! | `checker` | what must stay true |
+//! | `life` | one seed from beginning to end |
+//! | `many` | many seeds on several threads, summed up |
+
+mod checker;
+mod life;
+mod many;
+mod member;
+mod weather;
+mod world;
+
+pub use life::{Life, Report};
+pub use many::{Sum, main, many};
+pub use weather::{Fault, Tally, Weather};
+pub use world::{ELECTION, TICK, World};
