@@ -16,12 +16,19 @@
 //! | module | what it is |
 //! |---|---|
 //! | `run` | start from flags and disk, stop, and what happens when a thread fails |
-//! | `bootstrap` | a new log for a new member; the same log again for one that restarts |
+//! | `bootstrap` | from a data directory, empty or not, to the parts of a member |
+//! | `founding`, `ask`, `urls` | a cluster that is founded or joined: ids, first entries, whom to ask |
+//! | `force` | a member that goes on alone |
 //! | `member` | what everybody shares: `propose`, `linearize`, the stores, the numbers |
 //! | `shard`, `reads` | a runtime thread's own part: waiters, read rounds, watchers |
 //! | `inbox`, `mailbox`, `queue` | the hand-overs |
 //! | `raft_driver` | raft, turned by whichever thread has something for it |
-//! | `clock_thread`, `wal_thread`, `apply_thread`, `flusher`, `compactor` | the threads |
+//! | `clock_thread`, `wal_thread`, `apply_thread`, `flusher`, `compactor`, `log_reader` | the threads |
+//! | `roads` | what the peers' thread tells, and who the peers are |
+//! | `snapshots` | states on their way to other members and from them |
+//! | `leadership` | what changes with a leader, and how leadership is handed over |
+//! | `membership`, `versions` | changes of members, and the version that all of them speak |
+//! | `forward` | what only the leader can answer |
 //! | `membership` | what is looked at before members or the leader change |
 //! | `forward` | what only the leader can answer, asked of it |
 //! | `versions` | which version the cluster speaks |
@@ -53,6 +60,7 @@ mod mailbox;
 mod member;
 mod membership;
 mod metrics;
+mod peer_metrics;
 mod process;
 mod proposal;
 mod queue;

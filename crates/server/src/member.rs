@@ -205,8 +205,12 @@ impl Member {
     }
 
     /// This member has been removed from the cluster.
-    pub(crate) fn is_removed(&self) {
+    pub(crate) fn is_removed(self: &Arc<Self>) {
         if !self.removed.send_replace(true) {
+            // Nobody need wait until this member's silence is noticed, if it led.
+            let leader = Arc::clone(self);
+            let spawned = std::thread::Builder::new().name("hand-over".to_owned());
+            let _ = spawned.spawn(move || leader.hand_over());
             tracing::error!(
                 "local-member-id" = format!("{:x}", self.id),
                 error = "the member has been permanently removed from the cluster",

@@ -187,6 +187,18 @@ impl Member {
     /// [`Error::NotLeader`], [`ChangeError::LearnerNotReady`], [`ChangeError::NotEnoughStarted`], or what
     /// became of the proposal.
     pub async fn promote_here(self: &Arc<Self>, id: u64) -> Changed {
+        let promoted = self.try_to_promote(id).await;
+        match &promoted {
+            Ok(_) => self.metrics().learners_promoted.inc(),
+            Err(ChangeError::Failed(Error::NotLeader)) => {}
+            Err(error) => {
+                self.metrics().learners_refused.with_label_values(&[error.to_string().as_str()]).inc();
+            }
+        }
+        promoted
+    }
+
+    async fn try_to_promote(self: &Arc<Self>, id: u64) -> Changed {
         if !self.raft().is_leader() {
             return Err(Error::NotLeader.into());
         }

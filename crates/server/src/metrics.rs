@@ -5,10 +5,12 @@
 
 use api::etcdserverpb::{AlarmType, TxnResponse};
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 use crate::member::Member;
+use crate::peer_metrics::{self, PeerTimes};
 use crate::tally;
 
 /// The etcd version whose API is implemented; clients switch features on it.
@@ -17,6 +19,13 @@ pub const ETCD_VERSION: &str = "3.7.1";
 /// The numbers that are moved as things happen.
 pub struct Metrics {
     registry: Registry,
+    peer_times: PeerTimes,
+    /// Time to write a snapshot for another member, seconds.
+    pub backend_snapshot: Histogram,
+    /// Learners promoted by this leader.
+    pub learners_promoted: IntCounter,
+    /// Learners that this leader refused to promote, by reason.
+    pub learners_refused: IntCounterVec,
     /// Time of a WAL sync, seconds.
     pub wal_fsync: Histogram,
     /// Time to put a group of records into the WAL's buffer, seconds.
@@ -118,7 +127,23 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let registry = Registry::new();
         let make = Maker(&registry);
+        let learners_refused = IntCounterVec::new(
+            Opts::new("etcd_server_learner_promote_failures", "Learners that were not promoted."),
+            &["Reason"],
+        )
+        .expect("a valid metric name");
+        registry.register(Box::new(learners_refused.clone())).expect("a metric name used once");
         Self {
+            peer_times: PeerTimes::new(&registry),
+            backend_snapshot: make.histogram(
+                "etcd_disk_backend_snapshot_duration_seconds",
+                "Time to write a snapshot of the backend.",
+                0.01,
+                17,
+            ),
+            learners_promoted: make
+                .counter("etcd_server_learner_promote_successes", "Learners that were promoted."),
+            learners_refused,
             wal_fsync: make.histogram(
                 "etcd_disk_wal_fsync_duration_seconds",
                 "Time of a sync of the write-ahead log.",
@@ -246,8 +271,10 @@ impl Metrics {
         change(&self.pending_events, from.pending_events, to.pending_events);
     }
 
-    /// Something was measured on the road to another member.
-    pub(crate) fn measured(&self, _id: u64, _what: peer::Measured) {}
+    /// Times on the roads to other members.
+    pub(crate) fn peer_times(&self) -> &PeerTimes {
+        &self.peer_times
+    }
 
     /// The registry, for the rooms further out to enter theirs.
     pub fn registry(&self) -> &Registry {
@@ -282,7 +309,7 @@ fn read_elsewhere(member: &Member) -> Registry {
     let raft = member.raft();
     gauge("etcd_server_has_leader", "Whether a leader is known.", flag(raft.leader() != 0));
     gauge("etcd_server_is_leader", "Whether this member leads.", flag(raft.is_leader()));
-    gauge("etcd_server_is_learner", "Whether this member is a learner.", 0.0);
+    gauge("etcd_server_is_learner", "Whether this member is a learner.", flag(member.is_learner()));
     gauge("etcd_server_proposals_committed_total", "The committed index.", raft.committed() as f64);
     gauge("etcd_server_proposals_applied_total", "The applied index.", raft.applied() as f64);
     gauge("etcd_server_proposals_pending", "Proposals that wait for their outcome.", raft.pending() as f64);
@@ -324,6 +351,7 @@ fn read_elsewhere(member: &Member) -> Registry {
         labelled("etcd_cluster_version", "The cluster's version.", "cluster_version", version);
     }
     crate::process::gauges(&gauge);
+    peer_metrics::read(member, &registry);
     registry
 }
 

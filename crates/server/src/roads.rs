@@ -73,7 +73,7 @@ impl Events for Ears {
 
     fn measured(&self, id: u64, what: Measured) {
         if let Some(member) = self.member() {
-            member.metrics().measured(id, what);
+            member.metrics().peer_times().observe(id, what);
         }
     }
 }
@@ -110,7 +110,7 @@ pub(crate) fn meet(member: &Member, cluster: &Cluster, remotes: &[Other]) {
 }
 
 /// Follows a change of the configuration that has been applied.
-pub(crate) fn follow(member: &Member, before: &Cluster, after: &Cluster) {
+pub(crate) fn follow(member: &Arc<Member>, before: &Cluster, after: &Cluster) {
     let peers = member.peers();
     for (id, other) in after.members.iter().filter(|(id, _)| **id != member.id()) {
         match before.members.get(id) {
@@ -130,7 +130,7 @@ pub(crate) fn follow(member: &Member, before: &Cluster, after: &Cluster) {
 }
 
 /// Speaks with the members of an installed state, and with nobody else.
-pub(crate) fn start_anew(member: &Member, before: &Cluster, after: &Cluster) {
+pub(crate) fn start_anew(member: &Arc<Member>, before: &Cluster, after: &Cluster) {
     follow(member, before, after);
     let gone = before.members.keys().filter(|id| !after.members.contains_key(id));
     for id in gone.filter(|id| **id != member.id()) {
