@@ -17,7 +17,7 @@ pub enum Change {
 }
 
 /// A store that keeps every event in a list.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Memory {
     pub events: Vec<Event>,
     pub revision: i64,
