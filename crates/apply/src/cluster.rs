@@ -183,7 +183,7 @@ impl Cluster {
         }
     }
 
-    fn remove(&mut self, id: u64) -> [TableOp; 2] {
+    pub(crate) fn remove(&mut self, id: u64) -> [TableOp; 2] {
         self.members.remove(&id);
         self.removed.insert(id);
         let key = Member::row_key(id);
@@ -287,7 +287,7 @@ pub(crate) fn write_conf_state(conf_state: &ConfState) -> bytes::Bytes {
     to_json(&StoredConfState::from(conf_state))
 }
 
-fn member_row(member: &Member) -> TableOp {
+pub(crate) fn member_row(member: &Member) -> TableOp {
     TableOp::put(Table::Members, Member::row_key(member.id), to_json(member))
 }
 

@@ -66,6 +66,7 @@ mod shared;
 pub mod snapshot;
 pub mod txn;
 mod v2;
+mod v2_store;
 
 pub use alarms::Alarms;
 pub use cluster::Cluster;

@@ -4,6 +4,10 @@
 //! exactly that state. Both ends insist on it: a body that is newer or older than its metadata makes
 //! the receiver skip entries or apply them twice.
 //!
+//! Beside the body, raft's message carries the members once more, as etcd up to 3.5 stores them (see
+//! `v2_store`). Such a member believes nothing else, and what it sends has rows that lack much of it;
+//! so this is always sent, and where it has come it counts.
+//!
 //! # The order of an install
 //!
 //! 1. The body is on disk and synced; [`check`] has found nothing wrong. Only then may raft hear of it.
@@ -17,16 +21,17 @@
 use std::io::{Read, Seek, Write};
 
 use api::leasepb;
-use backend::{Backend, Consistent, Export, Incoming, Table, Target};
+use backend::{Backend, Consistent, Export, Incoming, Table, TableOp, Target};
 use bytes::Bytes;
 use lease::{LeaseId, Lessor, Stored};
 use prost::Message as _;
-use raft::{ConfState, Index, SnapshotMeta, Term};
+use raft::{ConfState, Index, Snapshot, SnapshotMeta, Term};
 
 use crate::alarms::Alarms;
 use crate::cluster::{self, Cluster, damage};
 use crate::machine::Machine;
 use crate::rejection::Failure;
+use crate::v2_store;
 
 /// Tables to read: the store's, or those of a state that is to take its place.
 pub(crate) trait Tables {
@@ -63,6 +68,41 @@ impl Tables for Incoming<'_> {
     }
 }
 
+impl Tables for Export {
+    fn scan(&self, table: Table, visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), backend::Error> {
+        self.scan_table(table, visit)
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, backend::Error> {
+        self.table_get(table, key)
+    }
+
+    fn position(&self) -> Consistent {
+        self.consistent().clone()
+    }
+}
+
+/// What a body that has arrived is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived<'a> {
+    /// Index, term and raft configuration.
+    pub meta: &'a SnapshotMeta,
+    /// The members as raft's message told them beside the body; empty if it did not.
+    pub members: &'a [u8],
+}
+
+impl<'a> From<&'a SnapshotMeta> for Arrived<'a> {
+    fn from(meta: &'a SnapshotMeta) -> Self {
+        Arrived { meta, members: &[] }
+    }
+}
+
+impl<'a> From<&'a Snapshot> for Arrived<'a> {
+    fn from(snapshot: &'a Snapshot) -> Self {
+        Arrived { meta: &snapshot.meta, members: &snapshot.data }
+    }
+}
+
 /// A state that stays as it is until it is written out. It holds disk space: drop it soon.
 pub struct Taken {
     meta: SnapshotMeta,
@@ -93,6 +133,14 @@ impl Taken {
         &self.meta
     }
 
+    /// The members of exactly this state, for the message that the body goes with.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn members(&self) -> Result<Vec<u8>, Failure> {
+        Ok(v2_store::write(&Cluster::load(&self.export)?, self.meta.index.0))
+    }
+
     /// Writes the body and hands the sink back, not synced. Memory is bounded whatever the size.
     ///
     /// # Errors
@@ -107,11 +155,14 @@ pub fn conf_state_of(json: &[u8]) -> Option<ConfState> {
     cluster::read_conf_state(json)
 }
 
-/// Whether a body that has arrived can be installed as the state at `meta`. It is read as a whole.
+/// Whether a body that has arrived can be installed as the state it is said to be. It is read as a
+/// whole.
 ///
 /// # Errors
 /// What is wrong with it: it must not be handed to raft.
-pub fn check(body: impl Read + Seek, meta: &SnapshotMeta) -> Result<(), Failure> {
+pub fn check<'a>(body: impl Read + Seek, arrived: impl Into<Arrived<'a>>) -> Result<(), Failure> {
+    let arrived: Arrived<'_> = arrived.into();
+    let meta = arrived.meta;
     let mut members = Vec::new();
     backend::inspect(body, &position(meta), |table, key, value| {
         if table == Table::Members {
@@ -122,7 +173,7 @@ pub fn check(body: impl Read + Seek, meta: &SnapshotMeta) -> Result<(), Failure>
     for (key, value) in members {
         cluster.load_member(&key, &value)?;
     }
-    cluster.settle().map(|_| ())
+    settle(&mut cluster, arrived.members).map(|_| ())
 }
 
 /// What an install came to.
@@ -133,8 +184,8 @@ pub struct Installed {
 }
 
 impl Machine {
-    /// Replaces the state by the one in `body`, an etcd backend file as of `meta`: on disk in one
-    /// step, then for every reader. Whoever reads already goes on in the old state.
+    /// Replaces the state by the one in `body`, an etcd backend file: on disk in one step, then for
+    /// every reader. Whoever reads already goes on in the old state.
     ///
     /// # Errors
     /// Nothing has changed in memory, and on disk is the old state or the new one, whole. But raft's
@@ -143,16 +194,18 @@ impl Machine {
     ///
     /// # Panics
     /// If the snapshot is not of a later entry than the last one applied.
-    pub fn install(
+    pub fn install<'a>(
         &mut self,
         body: impl Read + Seek,
-        meta: &SnapshotMeta,
+        arrived: impl Into<Arrived<'a>>,
         target: Target<'_>,
     ) -> Result<Installed, Failure> {
+        let arrived = arrived.into();
+        let meta = arrived.meta;
         let applied = self.applied().0;
         assert!(meta.index > applied, "a snapshot of entry {} for a state at {applied}", meta.index);
         let backend = self.backend.clone();
-        let incoming = receive(&backend, body, meta, target)?;
+        let incoming = receive(&backend, body, arrived, target)?;
         let (cluster, alarms) = (Cluster::load(&incoming)?, Alarms::load(&incoming)?);
         let mut lessor = Lessor::restore(self.options.lease, load_leases(&incoming)?);
         let opened = self.writer.install(incoming)?;
@@ -172,31 +225,44 @@ impl Machine {
 ///
 /// # Errors
 /// The body or the store cannot be read or written.
-pub fn finish(
+pub fn finish<'a>(
     backend: &Backend,
     body: impl Read + Seek,
-    meta: &SnapshotMeta,
+    arrived: impl Into<Arrived<'a>>,
     target: Target<'_>,
 ) -> Result<bool, Failure> {
-    if backend.consistent().index >= meta.index.0 {
+    let arrived = arrived.into();
+    if backend.consistent().index >= arrived.meta.index.0 {
         return Ok(false);
     }
-    receive(backend, body, meta, target)?.take_place()?.publish();
+    receive(backend, body, arrived, target)?.take_place()?.publish();
     Ok(true)
 }
 
 fn receive<'a>(
     backend: &'a Backend,
     body: impl Read + Seek,
-    meta: &SnapshotMeta,
+    arrived: Arrived<'_>,
     target: Target<'a>,
 ) -> Result<Incoming<'a>, Failure> {
-    let mut incoming = backend.receive(body, position(meta), target)?;
-    let ops = Cluster::load_unsettled(&incoming)?.settle()?;
+    let mut incoming = backend.receive(body, position(arrived.meta), target)?;
+    let ops = settle(&mut Cluster::load_unsettled(&incoming)?, arrived.members)?;
     if !ops.is_empty() {
         incoming.amend(&ops)?;
     }
     Ok(incoming)
+}
+
+/// Makes one record of the rows in a body, the members that came beside it and the raft configuration.
+/// Returns the changes of the tables.
+fn settle(cluster: &mut Cluster, members: &[u8]) -> Result<Vec<TableOp>, Failure> {
+    let mut ops = Vec::new();
+    if !members.is_empty() {
+        let (table, key) = v2_store::PLACE;
+        ops = v2_store::adopt(cluster, members).ok_or_else(|| damage(table, key))?;
+    }
+    ops.extend(cluster.settle()?);
+    Ok(ops)
 }
 
 fn position(meta: &SnapshotMeta) -> Consistent {
@@ -222,4 +288,9 @@ pub(crate) fn load_leases(tables: &impl Tables) -> Result<Vec<Stored>, Failure> 
 /// The name of a body's file: its index, so that one is never taken for another's.
 pub fn file_name(index: Index) -> String {
     format!("{:016x}.snap.db", index.0)
+}
+
+/// The name of the file that keeps what came beside a body.
+pub fn members_file_name(index: Index) -> String {
+    format!("{:016x}.snap.members", index.0)
 }

@@ -11,6 +11,7 @@ use crate::health::Health;
 use crate::open;
 use crate::tables::{Consistent, RowKey, Table, unwrap_row};
 use crate::view::Durable;
+use bytes::Bytes;
 use redb::ReadableTable as _;
 use std::io::{Seek, Write};
 use std::sync::Arc;
@@ -63,6 +64,31 @@ impl Export {
             self.write_table(&mut writer, table)?;
         }
         writer.finish().map_err(sink_failed)
+    }
+
+    /// A value of a table in this state.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn table_get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        self.read(|| {
+            let stored = self.durable.table(table)?.get(key).map_err(failed)?;
+            Ok(stored.map(|value| Bytes::copy_from_slice(value.value())))
+        })
+    }
+
+    /// Visits every entry of a table of this state in key order: `(key, value)`.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn scan_table(&self, table: Table, mut visit: impl FnMut(&[u8], &[u8])) -> Result<(), Error> {
+        self.read(|| {
+            for entry in self.durable.table(table)?.iter().map_err(failed)? {
+                let (key, value) = entry.map_err(failed)?;
+                visit(key.value(), value.value());
+            }
+            Ok(())
+        })
     }
 
     fn write_rows<F: Write + Seek>(&self, writer: &mut bolt::Writer<F>) -> Result<(), Error> {

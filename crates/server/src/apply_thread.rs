@@ -3,7 +3,7 @@
 //! Store, publish, announce: the machine makes an entry's effects readable, then the answers and
 //! the events of a run of entries leave together.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::BufReader;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,7 +21,7 @@ use crate::member::Member;
 use crate::proposal::{Answer, RequestId};
 use crate::raft_driver::own_proposal;
 use crate::roads;
-use crate::snapshots::incoming_path;
+use crate::snapshots::{incoming_path, remove_incoming};
 use crate::tally;
 
 /// Entries applied before their answers leave: enough to share the wake-ups, few enough that the
@@ -75,10 +75,10 @@ fn install(member: &Arc<Member>, machine: &mut Machine, snapshot: &Snapshot) -> 
     let installed = {
         // Nobody takes rows away meanwhile.
         let _quiet = member.compaction().exclude();
-        machine.install(BufReader::new(body), &snapshot.meta, Target::Beside)?
+        machine.install(BufReader::new(body), snapshot, Target::Beside)?
     };
     // What it was made from is of no use any more, nor is what came before it.
-    let _ = fs::remove_file(&path);
+    remove_incoming(member.snapshots().dir(), index);
     roads::start_anew(member, &before, &member.cluster());
     member.raft().set_applied(index.0);
     member.inbox().installed(index);

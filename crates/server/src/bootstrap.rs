@@ -206,7 +206,10 @@ fn finish_install(config: &Config, backend: &Backend, recovered: &Recovered) -> 
         let path = snapshots::incoming_path(&dir, meta.index);
         let body = File::open(&path).map_err(|error| StartError::Io(path.clone(), error))?;
         tracing::info!(path = %path.display(), index = meta.index.0, "finishing the install of a snapshot");
-        apply::snapshot::finish(backend, BufReader::new(body), meta, Target::Beside)
+        let members =
+            snapshots::incoming_members(&dir, meta.index).map_err(|error| StartError::Io(path, error))?;
+        let arrived = apply::snapshot::Arrived { meta, members: &members };
+        apply::snapshot::finish(backend, BufReader::new(body), arrived, Target::Beside)
             .map_err(StartError::Machine)?;
     }
     snapshots::clean(&dir, None).map_err(|error| StartError::Io(dir, error))

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter};
+use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -54,6 +54,31 @@ pub(crate) fn incoming_path(dir: &Path, index: Index) -> PathBuf {
     dir.join(snapshot::file_name(index))
 }
 
+/// What came beside that body: empty if nothing did.
+pub(crate) fn incoming_members(dir: &Path, index: Index) -> io::Result<Vec<u8>> {
+    match fs::read(dir.join(snapshot::members_file_name(index))) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
+    }
+}
+
+/// Keeps what came beside a body, for an install that a crash interrupts. The body is durable already.
+fn keep_members(dir: &Path, index: Index, members: &[u8]) -> io::Result<()> {
+    if members.is_empty() {
+        return Ok(());
+    }
+    let mut file = File::create(dir.join(snapshot::members_file_name(index)))?;
+    file.write_all(members)?;
+    file.sync_all()?;
+    File::open(dir)?.sync_all()
+}
+
+/// Removes a body that has been installed, or is of no use, and what came beside it.
+pub(crate) fn remove_incoming(dir: &Path, index: Index) {
+    let _ = fs::remove_file(incoming_path(dir, index));
+    let _ = fs::remove_file(dir.join(snapshot::members_file_name(index)));
+}
+
 /// Removes what an earlier run left behind: files to be sent, and bodies that nobody refers to.
 pub(crate) fn clean(dir: &Path, needed: Option<Index>) -> io::Result<()> {
     let keep = needed.map(snapshot::file_name);
@@ -61,7 +86,8 @@ pub(crate) fn clean(dir: &Path, needed: Option<Index>) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let ours = name.ends_with(OUTGOING) || name.ends_with(".snap.db") || name.starts_with("tmp");
+        let endings = [OUTGOING, ".snap.db", ".snap.members"];
+        let ours = endings.iter().any(|ending| name.ends_with(ending)) || name.starts_with("tmp");
         if ours && Some(name.as_ref()) != keep.as_deref() {
             fs::remove_file(entry.path())?;
         }
@@ -76,11 +102,6 @@ impl Snapshots {
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// How many are being made or sent.
-    pub(crate) fn outgoing(&self) -> usize {
-        self.outgoing.load(Ordering::Relaxed)
     }
 
     /// Makes one for a member that the log cannot bring up to date. Returns at once; raft is told.
@@ -175,8 +196,13 @@ impl Snapshots {
                     return;
                 }
             };
-            if let Err(error) = snapshot::check(BufReader::new(body), &snapshot.meta) {
+            if let Err(error) = snapshot::check(BufReader::new(body), snapshot) {
                 tracing::error!("snapshot-index" = index.0, %error, "refused a damaged snapshot");
+                let _ = fs::remove_file(&file);
+                return;
+            }
+            if let Err(error) = keep_members(receiver.snapshots().dir(), index, &snapshot.data) {
+                tracing::error!("snapshot-index" = index.0, %error, "cannot keep a snapshot that has arrived");
                 let _ = fs::remove_file(&file);
                 return;
             }
@@ -197,6 +223,7 @@ fn write(member: &Member, path: &Path) -> Result<Snapshot, String> {
     let file = file.map_err(|error| words(&error))?;
     let writer = taken.write_to(BufWriter::new(file)).map_err(|error| words(&error))?;
     writer.into_inner().map_err(|error| words(error.error()))?;
+    let members = taken.members().map_err(|error| words(&error))?;
     let meta = taken.meta().clone();
     // The state may be one that raft has not been told of yet, by a moment.
     while member.inbox().applied_index() < meta.index {
@@ -205,5 +232,5 @@ fn write(member: &Member, path: &Path) -> Result<Snapshot, String> {
         }
         std::thread::sleep(LOOK);
     }
-    Ok(Snapshot { meta, data: Arc::from([]) })
+    Ok(Snapshot { meta, data: members.into() })
 }
