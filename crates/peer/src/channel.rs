@@ -16,8 +16,9 @@ pub(crate) struct Bound {
     pub(crate) bytes: usize,
 }
 
-/// Of a stream; etcd's count. The bytes are mostly shared with raft's own log.
-pub(crate) const STREAM: Bound = Bound { messages: 4096, bytes: 64 << 20 };
+/// Of a stream; etcd's count. The bytes, mostly shared with raft's own log, are twice what raft has on
+/// its way to one member.
+pub(crate) const STREAM: Bound = Bound { messages: 4096, bytes: 128 << 20 };
 
 /// Of the pipeline; etcd's count.
 pub(crate) const PIPELINE: Bound = Bound { messages: 64, bytes: 64 << 20 };
@@ -71,7 +72,9 @@ impl Channel {
             return Push::Detached(message);
         }
         let weight = weight(&message);
-        if state.queue.len() >= self.bound.messages || state.bytes + weight > self.bound.bytes {
+        // One message is always taken, or the largest could never be sent.
+        let is_full = state.queue.len() >= self.bound.messages || state.bytes + weight > self.bound.bytes;
+        if is_full && !state.queue.is_empty() {
             return Push::Full;
         }
         state.bytes += weight;

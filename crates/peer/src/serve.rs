@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -175,7 +175,12 @@ fn attach(hub: &Arc<Hub>, headers: &HeaderMap, path: &str) -> Answer {
         return refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch");
     }
     match StreamBody::attach(Arc::clone(hub), link, kind) {
-        Some(body) => Response::new(Reply::Stream(Box::new(body))),
+        Some(body) => {
+            let mut answer = Response::new(Reply::Stream(Box::new(body)));
+            // Nothing is to follow when it ends.
+            answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            answer
+        }
         None => refuse(StatusCode::NOT_FOUND, "error sender not found"),
     }
 }

@@ -40,7 +40,7 @@ fn everything_that_members_say_arrives_as_it_was_said() {
     let before = two.record.seen().messages.len();
     let all = one_of_each(1, 2);
     one.peers.send(all.clone());
-    let seen = two.record.wait("all messages", |seen| seen.messages.len() >= before + all.len());
+    let seen = two.record.once("all messages", |seen| seen.messages.len() >= before + all.len());
     assert_eq!(seen.messages[before..], all, "in order, on one stream");
 }
 
@@ -63,7 +63,7 @@ fn appends_arrive_in_order_and_as_they_were() {
     let is_append = |message: &&raft::Message| matches!(message.body, Body::Append { .. });
     let wanted = appends.len();
     let seen =
-        two.record.wait("all appends", |seen| seen.messages.iter().filter(is_append).count() >= wanted);
+        two.record.once("all appends", |seen| seen.messages.iter().filter(is_append).count() >= wanted);
     let came: Vec<_> = seen.messages.iter().filter(is_append).cloned().collect();
     assert!(came == appends);
 }
@@ -77,7 +77,7 @@ fn a_batch_is_received_as_one() {
         (seen.messages.len(), seen.batches)
     };
     one.peers.send((0..1000).map(|commit| heartbeat(1, 2, commit)).collect());
-    let seen = two.record.wait("a thousand", |seen| seen.messages.len() >= before + 1000);
+    let seen = two.record.once("a thousand", |seen| seen.messages.len() >= before + 1000);
     assert!(seen.batches - batches < 50, "{} calls", seen.batches - batches);
 }
 
@@ -88,10 +88,10 @@ fn a_database_travels_with_its_message() {
     let data: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.to_le_bytes()).collect();
     std::fs::write(&file, &data).unwrap();
     one.peers.send_snapshot(snapshot(1, 2, 0x2f), file.clone());
-    let sent = one.record.wait("the verdict", |seen| !seen.sent.is_empty()).sent.clone();
+    let sent = one.record.once("the verdict", |seen| !seen.sent.is_empty()).sent.clone();
     assert_eq!(sent, [(2, true)]);
     assert!(!file.exists(), "the sender's copy is removed");
-    let seen = two.record.wait("the database", |seen| !seen.snapshots.is_empty());
+    let seen = two.record.once("the database", |seen| !seen.snapshots.is_empty());
     let (message, path) = &seen.snapshots[0];
     assert_eq!(*message, snapshot(1, 2, 0x2f));
     assert_eq!(*path, two.snapshot_dir().join("000000000000002f.snap.db"));

@@ -1,6 +1,8 @@
 //! A member that writes down what its peers tell it, and a few messages to tell.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod raw;
+
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -49,7 +51,12 @@ impl Record {
     }
 
     /// Waits until something is so.
-    pub fn wait(&self, what: &str, is_so: impl Fn(&Seen) -> bool) -> MutexGuard<'_, Seen> {
+    pub fn wait(&self, what: &str, is_so: impl Fn(&Seen) -> bool) {
+        drop(self.once(what, is_so));
+    }
+
+    /// What has been told by then.
+    pub fn once(&self, what: &str, is_so: impl Fn(&Seen) -> bool) -> MutexGuard<'_, Seen> {
         let (seen, late) = self.news.wait_timeout_while(self.seen(), PATIENCE, |seen| !is_so(seen)).unwrap();
         assert!(!late.timed_out(), "in vain: {what}");
         seen
