@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::compare::{BARE, CAIRN, ETCD, Source, System};
+use crate::failover;
 use crate::process::{Flavor, Program, version};
 use crate::procfs::Probe;
 use crate::rows::{ROWS, Row, Settings};
@@ -20,12 +21,16 @@ Examples:
   CAIRN_ETCD_BIN_DIR=/path/to/bin benches compare --quick
   benches compare --rows put-1000,get-1000 --rounds 5 --json result.json
   benches run --endpoint 127.0.0.1:2379 --pid 4711 --data-dir default.etcd
+  benches compare --members 3
+  benches failover
   benches run --start cairn --binary target/release/cairn --rows load";
 
 /// What the command line asks for.
 pub(crate) enum Task {
     /// Measure.
     Measure(Measure),
+    /// Measure how long writes rest when a leader goes, and write the figures there.
+    Failover(failover::Task, Option<PathBuf>),
     /// Print the names of the rows.
     ListRows,
     /// Be the bare service.
@@ -106,6 +111,33 @@ fn command() -> Command {
                 .requires("start")
                 .help("what to start [default: as for compare]"),
         );
+    let failover = Command::new("failover")
+        .about("how long writes rest when the leader of a cluster is killed, and when it is asked to end")
+        .arg(Arg::new("etcd").long("etcd").value_name("PATH").value_parser(value_parser!(PathBuf)))
+        .arg(Arg::new("cairn").long("cairn").value_name("PATH").value_parser(value_parser!(PathBuf)))
+        .arg(
+            Arg::new("only")
+                .long("only")
+                .value_name("SYSTEM")
+                .value_parser([ETCD, CAIRN])
+                .help("one of the two [default: both]"),
+        )
+        .arg(count("members", "members of each cluster [default: 3]"))
+        .arg(count("times", "leaders to end, in each of the two ways [default: 30]"))
+        .arg(
+            Arg::new("json")
+                .long("json")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("also write every figure as JSON"),
+        )
+        .arg(
+            Arg::new("scratch")
+                .long("scratch")
+                .value_name("DIR")
+                .value_parser(value_parser!(PathBuf))
+                .help("where data goes [default: the temporary directory]"),
+        );
     let bare = Command::new("bare")
         .about("be the bare service: KV without storage")
         .arg(Arg::new("listen").long("listen").value_name("ADDRESS").required(true))
@@ -116,6 +148,7 @@ fn command() -> Command {
         .subcommand_required(true)
         .subcommand(compare)
         .subcommand(run)
+        .subcommand(failover)
         .subcommand(Command::new("rows").about("list the rows"))
         .subcommand(bare)
 }
@@ -131,6 +164,7 @@ fn measuring(command: Command) -> Command {
                 .value_parser(value_parser!(f64))
                 .help("length of each window [default: 5, quick 1]"),
         )
+        .arg(count("members", "members of each system that is started here [default: 1]"))
         .arg(count("threads", "driver threads [default: one per core, at most 4]"))
         .arg(flag("quick", "short windows, one round, a tenth of the keys in the big rows"))
         .arg(
@@ -160,7 +194,8 @@ fn task(matches: &ArgMatches) -> Result<Task> {
     match matches.subcommand() {
         Some(("compare", matches)) => {
             let mut systems = vec![started(ETCD, matches, "etcd")?, started(CAIRN, matches, "cairn")?];
-            if !matches.get_flag("no-bare") {
+            // It agrees with nobody.
+            if !matches.get_flag("no-bare") && members(matches) == 1 {
                 systems.push(started(BARE, matches, "")?);
             }
             Ok(Task::Measure(measure(matches, systems, matches.get_flag("check"))?))
@@ -173,6 +208,16 @@ fn task(matches: &ArgMatches) -> Result<Task> {
                 None => endpoint(matches)?,
             };
             Ok(Task::Measure(measure(matches, vec![system], false)?))
+        }
+        Some(("failover", matches)) => {
+            let only = matches.get_one::<String>("only").map(String::as_str);
+            let mut systems = Vec::new();
+            for name in [ETCD, CAIRN].into_iter().filter(|name| only.is_none_or(|only| only == *name)) {
+                let Source::Start(program) = started(name, matches, name)?.source else { continue };
+                systems.push((name, Program { members: number(matches, "members").unwrap_or(3), ..program }));
+            }
+            let times = number(matches, "times").unwrap_or(30);
+            Ok(Task::Failover(failover::Task { systems, times }, matches.get_one("json").cloned()))
         }
         Some(("bare", matches)) => {
             let listen = matches.get_one::<String>("listen").context("an address is required")?;
@@ -191,6 +236,7 @@ fn measure(matches: &ArgMatches, systems: Vec<System>, check: bool) -> Result<Me
         warmup: if quick { Duration::from_millis(300) } else { Duration::from_secs(1) },
         window: Duration::from_secs_f64(seconds),
         reduced: quick,
+        members: members(matches),
     };
     Ok(Measure {
         systems,
@@ -224,7 +270,12 @@ fn started(name: &'static str, matches: &ArgMatches, argument: &str) -> Result<S
         Flavor::Bare => Some("tonic with nothing behind it, one runtime per core".to_owned()),
     };
     let scratch = matches.get_one("scratch").cloned();
-    Ok(System { name, version, source: Source::Start(Program { binary, flavor, scratch }) })
+    let members = members(matches);
+    Ok(System { name, version, source: Source::Start(Program { binary, flavor, scratch, members }) })
+}
+
+fn members(matches: &ArgMatches) -> usize {
+    number(matches, "members").unwrap_or(1)
 }
 
 fn missing(name: &str, binary: &Path) -> String {
@@ -244,8 +295,10 @@ fn find_etcd() -> PathBuf {
 
 fn endpoint(matches: &ArgMatches) -> Result<System> {
     let given = matches.get_one::<String>("endpoint").context("an endpoint is required")?;
-    let pid = matches.get_one("pid").copied();
-    let probe = Probe { pid, data_dir: matches.get_one("data-dir").cloned() };
+    let probe = Probe {
+        pids: matches.get_one("pid").copied().into_iter().collect(),
+        data_dirs: matches.get_one("data-dir").cloned().into_iter().collect(),
+    };
     let source = Source::Running(address(given)?, probe);
     Ok(System { name: "endpoint", version: Some(given.clone()), source })
 }

@@ -10,7 +10,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use anyhow::Result;
-use api::etcdserverpb::{kv_client::KvClient, lease_client::LeaseClient};
+use api::etcdserverpb::kv_client::KvClient;
+use api::etcdserverpb::lease_client::LeaseClient;
+use api::etcdserverpb::maintenance_client::MaintenanceClient;
 use bytes::{Buf, Bytes};
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -60,6 +62,11 @@ impl Connection {
     /// A lease client on this connection.
     pub(crate) fn lease(&self) -> LeaseClient<Connection> {
         LeaseClient::with_origin(self.clone(), self.origin.clone())
+    }
+
+    /// A maintenance client on this connection.
+    pub(crate) fn maintenance(&self) -> MaintenanceClient<Connection> {
+        MaintenanceClient::with_origin(self.clone(), self.origin.clone())
     }
 
     /// A client whose answers stay encoded; see [`Raw`].

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use crate::metric::{Metric, Sample, Target, Verdict, median};
 use crate::process::{Program, Server};
 use crate::procfs::Probe;
-use crate::rows::{Row, Settings, Subject};
+use crate::rows::{Members, OF_SEVERAL, Row, Settings, Subject};
 
 /// Something that rows are run against.
 #[derive(Clone, Debug)]
@@ -39,19 +39,30 @@ pub(crate) const BARE: &str = "bare";
 impl System {
     fn takes(&self, row: &Row) -> bool {
         let started = matches!(self.source, Source::Start(_));
-        (self.name != BARE || row.bare) && (started || !row.starts_server)
+        (self.name != BARE || row.bare)
+            && (started || !row.starts_server)
+            && row.members.include(self.members())
+    }
+
+    /// How many members it has; of an endpoint that runs already, only one is known.
+    fn members(&self) -> usize {
+        match &self.source {
+            Source::Start(program) => program.members,
+            Source::Running(..) => 1,
+        }
     }
 
     fn run(&self, row: &Row, settings: &Settings) -> Result<Sample> {
         match &self.source {
             Source::Running(address, probe) => {
-                let subject = &mut Subject { address: *address, probe: probe.clone(), server: None };
+                let addresses = vec![*address];
+                let subject = &mut Subject { addresses, probe: probe.clone(), server: None };
                 (row.run)(subject, settings)
             }
             Source::Start(program) => {
                 let mut server = Server::start(program)?;
-                let (address, probe) = (server.address(), server.probe());
-                (row.run)(&mut Subject { address, probe, server: Some(&mut server) }, settings)
+                let (addresses, probe) = (server.addresses()?, server.probe());
+                (row.run)(&mut Subject { addresses, probe, server: Some(&mut server) }, settings)
             }
         }
     }
@@ -65,6 +76,8 @@ pub(crate) struct Outcome {
     pub(crate) results: Vec<SystemResult>,
     /// Whether the size was below the one that the targets mean.
     pub(crate) reduced: bool,
+    /// Whether the systems had several members, of which more is asked.
+    pub(crate) several: bool,
 }
 
 /// What one system did in one row.
@@ -104,8 +117,9 @@ impl Outcome {
         let Some(cairn) = self.of(CAIRN) else { return Vec::new() };
         let whole = |result: &SystemResult| result.failure.is_none();
         let etcd = self.of(ETCD).filter(|result| whole(result));
-        self.row
-            .targets
+        let targets =
+            if self.several && self.row.members == Members::Any { OF_SEVERAL } else { self.row.targets };
+        targets
             .iter()
             .map(|target| {
                 let ours = cairn.median.get(target.metric).filter(|_| whole(cairn));
@@ -166,7 +180,8 @@ pub(crate) fn run_row(
         rounds,
         failure,
     });
-    Some(Outcome { row, results: results.collect(), reduced: settings.reduced })
+    let several = taking.iter().any(|system| system.members() > 1);
+    Some(Outcome { row, results: results.collect(), reduced: settings.reduced, several })
 }
 
 #[cfg(test)]
@@ -184,14 +199,15 @@ mod tests {
             failure: None,
         };
         let results = vec![result(ETCD, &[2.0, 4.0, 1.0]), result(CAIRN, &[1.0, 1.0, 2.0])];
-        let outcome = Outcome { row: &ROWS[0], results, reduced: false };
+        let outcome = Outcome { row: &ROWS[0], results, reduced: false, several: false };
         assert_eq!(outcome.round_ratios(Metric::Cpu), Some((0.25, 2.0)));
         assert_eq!(outcome.round_ratios(Metric::P99), None);
     }
 
     #[test]
     fn the_bare_service_and_running_endpoints_take_only_what_they_can() {
-        let program = Program { binary: "x".into(), flavor: crate::process::Flavor::Bare, scratch: None };
+        let program =
+            Program { binary: "x".into(), flavor: crate::process::Flavor::Bare, scratch: None, members: 1 };
         let bare = System { name: BARE, version: None, source: Source::Start(program) };
         let source = Source::Running("127.0.0.1:1".parse().unwrap(), Probe::default());
         let running = System { name: "endpoint", version: None, source };
@@ -200,7 +216,8 @@ mod tests {
             names.collect::<Vec<_>>()
         };
         assert_eq!(takers(&bare), ["put-1000", "get-serializable-1000"]);
-        assert_eq!(takers(&running).len(), ROWS.len() - 1);
+        let single = ROWS.iter().filter(|row| row.members.include(1)).count();
+        assert_eq!(takers(&running).len(), single - 1);
         assert!(!takers(&running).contains(&"first-put"));
     }
 }

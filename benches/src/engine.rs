@@ -32,8 +32,8 @@ pub(crate) enum Run {
 /// What all kinds of load need to know.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
-    /// The server.
-    pub(crate) address: SocketAddr,
+    /// The server's, or those of all members; connections take them in turn.
+    pub(crate) addresses: Vec<SocketAddr>,
     /// Driver threads.
     pub(crate) threads: usize,
     /// Load before the window opens.
@@ -76,8 +76,7 @@ pub(crate) struct Usage {
 pub(crate) struct Shard<'a> {
     /// Which thread this is, from 0.
     pub(crate) index: usize,
-    /// The server.
-    pub(crate) address: SocketAddr,
+    addresses: &'a [SocketAddr],
     of: usize,
     gate: &'a Gate,
 }
@@ -86,6 +85,11 @@ impl Shard<'_> {
     /// This thread's part of `total` things: contiguous, disjoint, all covered, sizes within one.
     pub(crate) fn share(&self, total: usize) -> Range<usize> {
         share(self.index, self.of, total)
+    }
+
+    /// Where this thread's connection of some number goes: over all threads to all members alike.
+    pub(crate) fn address(&self, connection: usize) -> SocketAddr {
+        self.addresses[(self.index + connection * self.of) % self.addresses.len()]
     }
 
     /// Says that setup is done and waits, blocking, for the others.
@@ -115,7 +119,7 @@ pub(crate) fn measure<T: Send>(
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..plan.threads)
             .map(|index| {
-                let shard = Shard { index, address: plan.address, of: plan.threads, gate: &gate };
+                let shard = Shard { index, addresses: &plan.addresses, of: plan.threads, gate: &gate };
                 let (body, gate) = (&body, &gate);
                 scope.spawn(move || {
                     let result = run_shard(gate, body(shard));
@@ -268,8 +272,8 @@ mod tests {
     use super::*;
 
     fn plan(threads: usize) -> Plan {
-        let address = "127.0.0.1:1".parse().unwrap();
-        Plan { address, threads, warmup: Duration::ZERO, run: Run::ToTheEnd }
+        let addresses = vec!["127.0.0.1:1".parse().unwrap()];
+        Plan { addresses, threads, warmup: Duration::ZERO, run: Run::ToTheEnd }
     }
 
     #[test]

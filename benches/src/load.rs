@@ -159,8 +159,8 @@ where
 /// When one cannot be opened.
 pub(crate) async fn connect(shard: &Shard<'_>, total: usize) -> Result<Vec<Connection>> {
     let mut connections = Vec::new();
-    for _ in 0..shard.share(total).len().max(1) {
-        connections.push(Connection::open(shard.address).await?);
+    for number in 0..shard.share(total).len().max(1) {
+        connections.push(Connection::open(shard.address(number)).await?);
     }
     Ok(connections)
 }

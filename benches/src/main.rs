@@ -8,6 +8,8 @@
 //! ```text
 //! CAIRN_ETCD_BIN_DIR=/path/to/bin cargo run --release -p benches -- compare            # about 20 minutes
 //! CAIRN_ETCD_BIN_DIR=/path/to/bin cargo run --release -p benches -- compare --quick    # about 2 minutes
+//! CAIRN_ETCD_BIN_DIR=/path/to/bin cargo run --release -p benches -- compare --members 3 --quick
+//! CAIRN_ETCD_BIN_DIR=/path/to/bin cargo run --release -p benches -- failover           # about 10 minutes
 //! cargo run --release -p benches -- run --endpoint 127.0.0.1:2379                      # whatever serves there
 //! cargo run --release -p benches -- rows                                               # what can be measured
 //! ```
@@ -30,9 +32,13 @@
 //! | closed ([`load::closed_loop`]) | each caller waits for its answer | the call |
 //! | open ([`load::offer`]) | a fixed schedule, whatever the server does | the scheduled moment |
 //!
+//! With `--members 3` each system is a cluster: clients are spread over all members, a lone client is
+//! the leader's, and CPU time, memory and disk are the members' sums. [`failover`] measures something
+//! else: how long nobody can write when a leader goes.
+//!
 //! # What is left out
 //!
-//! TLS, authentication and clusters of several members; the driver's own CPU time; and a wait for the
+//! TLS and authentication; networks, since members of a cluster all run on this machine; the driver's own CPU time; and a wait for the
 //! disk cache: every server writes to the same file system under the same conditions. A row in which
 //! any call fails, or gives a wrong number of keys, is reported as failed and not judged.
 //!
@@ -44,6 +50,7 @@ mod cli;
 mod client;
 mod compare;
 mod engine;
+mod failover;
 mod interrupt;
 mod keys;
 mod load;
@@ -71,6 +78,15 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let done = cli::parse().and_then(|task| match task {
         Task::Measure(task) => measure(&task),
+        Task::Failover(task, json) => {
+            interrupt::watch()?;
+            let figures = failover::run(&task)?;
+            if let Some(path) = json {
+                let text = serde_json::to_string_pretty(&figures)?;
+                std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+            }
+            Ok(true)
+        }
         Task::Bare(address, threads) => bare::serve(address, threads).map(|()| true),
         Task::ListRows => {
             rows::ROWS.iter().for_each(|row| println!("{:<22} {}", row.name, row.title));

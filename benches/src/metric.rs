@@ -36,12 +36,14 @@ pub(crate) enum Metric {
     FirstPut,
     /// Bytes by which one big list raised the resident set.
     ListGrowth,
-    /// p99 of puts before a compaction.
+    /// p99 of puts before something happened.
     P99Before,
-    /// p99 of puts while it ran.
+    /// p99 of puts while it did.
     P99During,
     /// The latter over the former.
-    CompactionSlowdown,
+    Slowdown,
+    /// Operations per second while something happened, over those before.
+    SpeedRatio,
     /// Seconds that the compaction took.
     CompactionTime,
 }
@@ -52,7 +54,7 @@ use Metric::*;
 pub(crate) const COLUMNS: [Metric; 8] = [Throughput, P50, P99, P999, Cpu, PerCpu, PeakRss, Disk];
 
 /// The figures of a few rows only.
-pub(crate) const EXTRAS: [Metric; 9] = [
+pub(crate) const EXTRAS: [Metric; 10] = [
     LoadRss,
     RestartRss,
     Restart,
@@ -60,7 +62,8 @@ pub(crate) const EXTRAS: [Metric; 9] = [
     ListGrowth,
     P99Before,
     P99During,
-    CompactionSlowdown,
+    Slowdown,
+    SpeedRatio,
     CompactionTime,
 ];
 
@@ -83,7 +86,8 @@ impl Metric {
             ListGrowth => "list_rss_growth_bytes",
             P99Before => "p99_before_seconds",
             P99During => "p99_during_seconds",
-            CompactionSlowdown => "p99_during_over_before",
+            Slowdown => "p99_during_over_before",
+            SpeedRatio => "operations_during_over_before",
             CompactionTime => "compaction_seconds",
         }
     }
@@ -106,7 +110,8 @@ impl Metric {
             ListGrowth => "RSS growth",
             P99Before => "p99 before",
             P99During => "p99 during",
-            CompactionSlowdown => "p99 during / before",
+            Slowdown => "p99 during / before",
+            SpeedRatio => "ops/s during / before",
             CompactionTime => "compaction",
         }
     }
@@ -118,7 +123,7 @@ impl Metric {
             P50 | P99 | P999 | Restart | FirstPut | P99Before | P99During | CompactionTime => time(value),
             Cpu => format!("{value:.2}"),
             PeakRss | LoadRss | RestartRss | Disk | ListGrowth => format!("{:.0} MB", value / 1e6),
-            CompactionSlowdown => format!("{value:.2}"),
+            Slowdown | SpeedRatio => format!("{value:.2}"),
         }
     }
 }
@@ -206,6 +211,8 @@ pub(crate) enum Bound {
     TimesAtMost(f64),
     /// At most this, whatever etcd does.
     AtMost(f64),
+    /// At least this, whatever etcd does.
+    AtLeast(f64),
 }
 
 impl Target {
@@ -215,6 +222,7 @@ impl Target {
             Bound::TimesAtLeast(times) => format!(">= {times:.1} x etcd"),
             Bound::TimesAtMost(times) => format!("<= {times:.1} x etcd"),
             Bound::AtMost(value) => format!("<= {}", self.metric.show(value)),
+            Bound::AtLeast(value) => format!(">= {}", self.metric.show(value)),
         }
     }
 
@@ -228,6 +236,7 @@ impl Target {
             Bound::TimesAtLeast(wanted) => times(|ratio, wanted| ratio >= wanted, wanted),
             Bound::TimesAtMost(wanted) => times(|ratio, wanted| ratio <= wanted, wanted),
             Bound::AtMost(wanted) => cairn.map_or(Verdict::Unknown, |cairn| verdict(cairn <= wanted)),
+            Bound::AtLeast(wanted) => cairn.map_or(Verdict::Unknown, |cairn| verdict(cairn >= wanted)),
         }
     }
 }
@@ -310,6 +319,8 @@ mod tests {
         assert_eq!(judge(Restart, Bound::AtMost(1.0), Some(1.0), None), Verdict::Pass);
         assert_eq!(judge(Restart, Bound::AtMost(1.0), Some(1.1), None), Verdict::Short);
         assert_eq!(judge(Restart, Bound::AtMost(1.0), None, Some(1.0)), Verdict::Unknown);
+        assert_eq!(judge(SpeedRatio, Bound::AtLeast(0.9), Some(0.9), None), Verdict::Pass);
+        assert_eq!(judge(SpeedRatio, Bound::AtLeast(0.9), Some(0.8), None), Verdict::Short);
     }
 
     #[test]

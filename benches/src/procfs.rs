@@ -1,25 +1,26 @@
 //! What the kernel knows about the server: CPU time, memory, blocks on disk.
 //!
-//! A [`Probe`] may know a process, a data directory, both or neither (a remote endpoint); what it
-//! cannot know it answers with `None`, and the report leaves that cell empty.
+//! A [`Probe`] may know processes, data directories, both or neither (a remote endpoint); what it
+//! cannot know it answers with `None`, and the report leaves that cell empty. Of several members it
+//! tells the sum.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// Looks at one server from outside.
+/// Looks at one server from outside, or at all members of a cluster.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Probe {
-    /// Process to read under `/proc`.
-    pub(crate) pid: Option<u32>,
-    /// Directory whose allocated blocks count as the server's disk use.
-    pub(crate) data_dir: Option<PathBuf>,
+    /// Processes to read under `/proc`.
+    pub(crate) pids: Vec<u32>,
+    /// Directories whose allocated blocks count as the server's disk use.
+    pub(crate) data_dirs: Vec<PathBuf>,
 }
 
 impl Probe {
     /// User and system CPU seconds since the process started, all threads, to one clock tick.
     pub(crate) fn cpu_seconds(&self) -> Option<f64> {
-        let ticks = cpu_ticks(&self.read("stat")?)?;
+        let ticks = self.sum("stat", cpu_ticks)?;
         Some(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
@@ -27,28 +28,31 @@ impl Probe {
     ///
     /// Where the kernel refuses, the peak simply stays the one since the start.
     pub(crate) fn reset_peak(&self) {
-        if let Some(pid) = self.pid {
+        for pid in &self.pids {
             let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");
         }
     }
 
     /// Highest resident set in bytes since the start or the last reset.
     pub(crate) fn peak_rss(&self) -> Option<u64> {
-        status_bytes(&self.read("status")?, "VmHWM")
+        self.sum("status", |status| status_bytes(status, "VmHWM"))
     }
 
     /// Resident set in bytes now.
     pub(crate) fn rss(&self) -> Option<u64> {
-        status_bytes(&self.read("status")?, "VmRSS")
+        self.sum("status", |status| status_bytes(status, "VmRSS"))
     }
 
     /// Allocated bytes of all files under the data directory.
     pub(crate) fn disk_bytes(&self) -> Option<u64> {
-        Some(allocated(self.data_dir.as_deref()?))
+        (!self.data_dirs.is_empty()).then(|| self.data_dirs.iter().map(|dir| allocated(dir)).sum())
     }
 
-    fn read(&self, file: &str) -> Option<String> {
-        fs::read_to_string(format!("/proc/{}/{file}", self.pid?)).ok()
+    /// The sum over all processes; nothing if one of them cannot tell.
+    fn sum(&self, file: &str, figure: impl Fn(&str) -> Option<u64>) -> Option<u64> {
+        let read = |pid: &u32| figure(&fs::read_to_string(format!("/proc/{pid}/{file}")).ok()?);
+        let figures: Option<Vec<u64>> = self.pids.iter().map(read).collect();
+        figures.filter(|figures| !figures.is_empty()).map(|figures| figures.into_iter().sum())
     }
 }
 
@@ -106,12 +110,21 @@ mod tests {
 
     #[test]
     fn this_process_has_a_resident_set_and_a_peak_not_below_it() {
-        let probe = Probe { pid: Some(std::process::id()), data_dir: None };
+        let probe = Probe { pids: vec![std::process::id()], data_dirs: Vec::new() };
         assert!(probe.cpu_seconds().is_some());
         let rss = probe.rss().unwrap();
         assert!(rss > 0);
         assert!(probe.peak_rss().unwrap() > 0);
         assert_eq!(probe.disk_bytes(), None);
+        let twice = Probe { pids: [probe.pids.clone(), probe.pids].concat(), data_dirs: Vec::new() };
+        assert!(twice.rss().unwrap() > rss + rss / 2);
+    }
+
+    #[test]
+    fn what_one_member_cannot_tell_nobody_adds_up() {
+        let probe = Probe { pids: vec![std::process::id(), u32::MAX], data_dirs: Vec::new() };
+        assert_eq!(probe.cpu_seconds(), None);
+        assert_eq!(Probe::default().rss(), None);
     }
 
     #[test]
@@ -119,7 +132,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let nested = dir.path().join("member/wal");
         fs::create_dir_all(&nested).unwrap();
-        let probe = Probe { pid: None, data_dir: Some(dir.path().to_path_buf()) };
+        let probe = Probe { pids: Vec::new(), data_dirs: vec![dir.path().to_path_buf()] };
         let empty = probe.disk_bytes().unwrap();
         fs::write(nested.join("segment"), vec![1_u8; 1 << 20]).unwrap();
         let hole = fs::File::create(nested.join("hole")).unwrap();

@@ -30,6 +30,13 @@ pub(crate) fn head(head: &Head<'_>) -> String {
     if let Some(average) = load_average() {
         text += &format!("load average before: {average:.2} (should be near 0)\n");
     }
+    if head.settings.members > 1 {
+        text += &format!(
+            "{} members on this machine: clients of all of them alike, a lone client of the leader; \
+             CPU, memory and disk are sums\n",
+            head.settings.members
+        );
+    }
     for system in head.systems {
         text += &format!("{:<8} {}\n", system.name, system.version.as_deref().unwrap_or("-"));
     }
@@ -159,6 +166,7 @@ pub(crate) fn json(head: &Head<'_>, outcomes: &[Outcome]) -> Value {
         "warmup_seconds": head.settings.warmup.as_secs_f64(),
         "load_average_after": load_average(),
         "reduced": head.settings.reduced,
+        "members": head.settings.members,
         "systems": systems,
         "rows": outcomes.iter().map(row_json).collect::<Vec<_>>(),
     })
@@ -215,7 +223,7 @@ mod tests {
                 SystemResult { system, rounds: vec![median.clone()], median, failure: None }
             })
             .collect();
-        Outcome { row, results, reduced }
+        Outcome { row, results, reduced, several: false }
     }
 
     #[test]

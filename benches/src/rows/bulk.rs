@@ -9,7 +9,7 @@ use super::kv::MANY;
 use super::{Settings, Subject, VALUE};
 use crate::client::{Connection, call_raw, converse};
 use crate::engine::{Plan, Run};
-use crate::keys::{fill, key, prefix_end, value};
+use crate::keys::{key, prefix_end, value};
 use crate::load::{Seat, Turn, closed_loop};
 use crate::metric::{Metric, Sample, median};
 use crate::process::First;
@@ -57,7 +57,7 @@ pub(super) fn load(subject: &mut Subject<'_>, settings: &Settings) -> Result<Sam
 fn count(subject: &Subject<'_>, prefix: &str) -> Result<i64> {
     let (key, range_end) = (bytes::Bytes::copy_from_slice(prefix.as_bytes()), prefix_end(prefix));
     converse(async {
-        let mut kv = Connection::open(subject.address).await?.kv();
+        let mut kv = Connection::open(subject.address()).await?.kv();
         let request = RangeRequest { key, range_end, count_only: true, ..Default::default() };
         Ok(kv.range(request).await?.into_inner().count)
     })
@@ -65,7 +65,7 @@ fn count(subject: &Subject<'_>, prefix: &str) -> Result<i64> {
 
 pub(super) fn list(subject: &mut Subject<'_>, settings: &Settings) -> Result<Sample> {
     let keys = settings.sized(LIST_KEYS);
-    fill(subject.address, "list/", 0..keys, LIST_VALUE)?;
+    subject.fill("list/", 0..keys, LIST_VALUE)?;
     let mut sample = grown_by_list(subject, settings, keys as usize)?;
     if let Some(server) = subject.server.as_deref_mut() {
         // Filling leaves free memory behind that a list may use unseen, and so does a restart, but not
@@ -86,7 +86,7 @@ fn grown_by_list(subject: &Subject<'_>, settings: &Settings, keys: usize) -> Res
     let before = probe.rss();
     probe.reset_peak();
     let (begun, cpu) = (Instant::now(), probe.cpu_seconds());
-    let found = converse(list_once(subject.address))?;
+    let found = converse(list_once(subject.address()))?;
     let took = begun.elapsed().as_secs_f64();
     ensure!(found == keys, "{found} of {keys} keys listed");
 

@@ -13,7 +13,7 @@ use tonic::Status;
 use super::{CONNECTIONS, Settings, Subject, VALUE};
 use crate::client::call_raw;
 use crate::engine::{Shard, measure};
-use crate::keys::{fill, key, prefix_end, value};
+use crate::keys::{key, prefix_end, value};
 use crate::load::{Crowd, Load, Seat, Turn, closed_loop, connect, histogram, nanos, offer, total};
 use crate::metric::Sample;
 use crate::wire::keys_in_range;
@@ -32,6 +32,8 @@ const PAGE_KEYS: u64 = 100_000;
 const PAGE: u64 = 500;
 /// Puts per second of the open loop.
 pub(super) const RATE: f64 = 5000.0;
+/// The same for several members on one machine, where etcd cannot keep up with more.
+const RATE_OF_SEVERAL: f64 = 2000.0;
 
 pub(super) fn put_one(subject: &mut Subject<'_>, settings: &Settings) -> Result<Sample> {
     put(subject, settings, ONE)
@@ -55,9 +57,14 @@ fn put(subject: &mut Subject<'_>, settings: &Settings, crowd: Crowd) -> Result<S
 }
 
 pub(super) fn put_rate(subject: &mut Subject<'_>, settings: &Settings) -> Result<Sample> {
+    put_at(subject, settings, if subject.addresses.len() == 1 { RATE } else { RATE_OF_SEVERAL })
+}
+
+/// Puts offered at so many per second.
+pub(super) fn put_at(subject: &mut Subject<'_>, settings: &Settings, rate: f64) -> Result<Sample> {
     subject.probe.reset_peak();
     let plan = subject.plan(settings);
-    let rate = RATE / plan.threads as f64;
+    let rate = rate / plan.threads as f64;
     let (usage, parts) = measure(&plan, &subject.probe, async |shard: Shard<'_>| {
         let calls = putters(&shard).await?;
         let window = shard.ready()?;
@@ -107,7 +114,7 @@ pub(super) fn get_serializable(subject: &mut Subject<'_>, settings: &Settings) -
 }
 
 fn get(subject: &mut Subject<'_>, settings: &Settings, crowd: Crowd, serializable: bool) -> Result<Sample> {
-    fill(subject.address, "get/", 0..GET_KEYS, VALUE)?;
+    subject.fill("get/", 0..GET_KEYS, VALUE)?;
     subject.probe.reset_peak();
     let load = closed_loop(&subject.plan(settings), &subject.probe, crowd, async |mut seat: Seat| {
         let mut kv = seat.connection.kv();
@@ -121,7 +128,7 @@ fn get(subject: &mut Subject<'_>, settings: &Settings, crowd: Crowd, serializabl
 }
 
 pub(super) fn pages(subject: &mut Subject<'_>, settings: &Settings) -> Result<Sample> {
-    fill(subject.address, "page/", 0..PAGE_KEYS, VALUE)?;
+    subject.fill("page/", 0..PAGE_KEYS, VALUE)?;
     subject.probe.reset_peak();
     let load: Load =
         closed_loop(&subject.plan(settings), &subject.probe, READERS, async |mut seat: Seat| {
@@ -172,7 +179,7 @@ pub(super) fn compare_and_put(subject: &mut Subject<'_>, settings: &Settings) ->
 }
 
 pub(super) fn mix(subject: &mut Subject<'_>, settings: &Settings) -> Result<Sample> {
-    fill(subject.address, "get/", 0..GET_KEYS, VALUE)?;
+    subject.fill("get/", 0..GET_KEYS, VALUE)?;
     subject.probe.reset_peak();
     let load = closed_loop(&subject.plan(settings), &subject.probe, MANY, async |mut seat: Seat| {
         let (mut kv, value) = (seat.connection.kv(), value(VALUE));

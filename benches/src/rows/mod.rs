@@ -3,15 +3,20 @@
 mod bulk;
 mod kv;
 mod lease;
+mod members;
 mod pause;
 mod watch;
 
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use api::etcdserverpb::RangeRequest;
 
+use crate::client::{Connection, converse};
 use crate::engine::{Plan, Run};
+use crate::keys;
 use crate::load::Load;
 use crate::metric::{Bound, Metric, Sample, Target};
 use crate::process::Server;
@@ -34,10 +39,34 @@ pub(crate) struct Row {
     pub(crate) sized: bool,
     /// The bare service can answer it.
     pub(crate) bare: bool,
+    /// For how many members it is.
+    pub(crate) members: Members,
     /// What is asked of it.
     pub(crate) targets: &'static [Target],
     /// Does it once.
     pub(crate) run: fn(&mut Subject<'_>, &Settings) -> Result<Sample>,
+}
+
+/// For how many members a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Members {
+    /// One or more.
+    Any,
+    /// One: it is about a restart, or about the memory of one process.
+    One,
+    /// Several.
+    Several,
+}
+
+impl Members {
+    /// Whether so many will do.
+    pub(crate) fn include(self, members: usize) -> bool {
+        match self {
+            Members::Any => true,
+            Members::One => members == 1,
+            Members::Several => members > 1,
+        }
+    }
 }
 
 /// How long and how big.
@@ -51,6 +80,8 @@ pub(crate) struct Settings {
     pub(crate) window: Duration,
     /// Tenth of the keys in the big rows.
     pub(crate) reduced: bool,
+    /// Members of each system that is started here.
+    pub(crate) members: usize,
 }
 
 impl Settings {
@@ -62,8 +93,8 @@ impl Settings {
 
 /// The server under test.
 pub(crate) struct Subject<'a> {
-    /// Where it serves.
-    pub(crate) address: SocketAddr,
+    /// Where it serves; of several members, the leader first.
+    pub(crate) addresses: Vec<SocketAddr>,
     /// What can be seen from outside.
     pub(crate) probe: Probe,
     /// It, if the driver started it.
@@ -73,7 +104,25 @@ pub(crate) struct Subject<'a> {
 impl Subject<'_> {
     fn plan(&self, settings: &Settings) -> Plan {
         let (threads, warmup) = (settings.threads, settings.warmup);
-        Plan { address: self.address, threads, warmup, run: Run::For(settings.window) }
+        Plan { addresses: self.addresses.clone(), threads, warmup, run: Run::For(settings.window) }
+    }
+
+    /// The only member's address, or the leader's.
+    fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// Writes numbered keys as [`keys::fill`] does, and waits until every member has them.
+    fn fill(&self, prefix: &str, numbers: Range<u64>, length: usize) -> Result<i64> {
+        let revision = keys::fill(self.address(), prefix, numbers, length)?;
+        for address in &self.addresses {
+            converse(async {
+                let mut kv = Connection::open(*address).await?.kv();
+                let key = keys::key(prefix, 0);
+                Ok(kv.range(RangeRequest { key, ..Default::default() }).await?)
+            })?;
+        }
+        Ok(revision)
     }
 
     fn own_server(&mut self) -> Result<&mut Server> {
@@ -108,12 +157,19 @@ const PLAIN: Row = Row {
     starts_server: false,
     sized: false,
     bare: false,
+    members: Members::Any,
     targets: &[P99],
     run: |_, _| Ok(Sample(std::collections::BTreeMap::new())),
 };
 
+/// What is asked of every row with several members, unless it is about something else.
+pub(crate) const OF_SEVERAL: &[Target] = &[per_cpu(2.0), P99];
+
+/// What a load may lose when one follower does nothing.
+const UNDISTURBED: Target = Target { metric: Metric::Slowdown, bound: Bound::AtMost(1.2) };
+
 /// All rows, in the order of the table.
-pub(crate) static ROWS: [Row; 19] = [
+pub(crate) static ROWS: [Row; 23] = [
     Row { name: "put-1", title: "put, 1 client", run: kv::put_one, ..PLAIN },
     Row {
         name: "put-1000",
@@ -123,7 +179,12 @@ pub(crate) static ROWS: [Row; 19] = [
         run: kv::put_many,
         ..PLAIN
     },
-    Row { name: "put-rate", title: "put, 5,000/s offered", run: kv::put_rate, ..PLAIN },
+    Row {
+        name: "put-rate",
+        title: "put, 5,000/s offered (of several members 2,000/s)",
+        run: kv::put_rate,
+        ..PLAIN
+    },
     Row {
         name: "get-1",
         title: "linearizable get, 1 client",
@@ -203,6 +264,7 @@ pub(crate) static ROWS: [Row; 19] = [
     },
     Row {
         name: "load",
+        members: Members::One,
         title: "1,000,000 keys put by 1,000 clients, then kill -9 and restart",
         sized: true,
         targets: &[
@@ -217,12 +279,13 @@ pub(crate) static ROWS: [Row; 19] = [
         name: "compaction",
         title: "put, 5,000/s offered, while 500,000 versions are compacted",
         sized: true,
-        targets: &[Target { metric: Metric::CompactionSlowdown, bound: Bound::AtMost(1.2) }],
+        targets: &[Target { metric: Metric::Slowdown, bound: Bound::AtMost(1.2) }],
         run: pause::compaction,
         ..PLAIN
     },
     Row {
         name: "list",
+        members: Members::One,
         title: "one list of 50,000 keys of 1 KiB",
         sized: true,
         targets: &[Target { metric: Metric::ListGrowth, bound: Bound::AtMost(128e6) }],
@@ -238,10 +301,41 @@ pub(crate) static ROWS: [Row; 19] = [
     },
     Row {
         name: "first-put",
+        members: Members::One,
         title: "empty directory to first put",
         starts_server: true,
         targets: &[Target { metric: Metric::FirstPut, bound: Bound::AtMost(0.1) }],
         run: bulk::first_put,
+        ..PLAIN
+    },
+    Row {
+        name: "put-1-follower",
+        title: "put, 1 client of a follower",
+        members: Members::Several,
+        run: members::put_one,
+        ..PLAIN
+    },
+    Row {
+        name: "get-1-follower",
+        title: "linearizable get, 1 client of a follower",
+        members: Members::Several,
+        run: members::get_one,
+        ..PLAIN
+    },
+    Row {
+        name: "slow-follower-1000",
+        title: "put, 1,000 clients, and then the same with one follower paused",
+        members: Members::Several,
+        targets: &[Target { metric: Metric::SpeedRatio, bound: Bound::AtLeast(0.9) }],
+        run: members::put_many,
+        ..PLAIN
+    },
+    Row {
+        name: "slow-follower-rate",
+        title: "put, 2,000/s offered, and then the same with one follower paused",
+        members: Members::Several,
+        targets: &[UNDISTURBED],
+        run: members::put_rate,
         ..PLAIN
     },
 ];
@@ -257,9 +351,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || crate::bare::serve_on(&listener, 2));
         let (warmup, window) = (Duration::from_millis(20), Duration::from_millis(300));
-        let settings = Settings { threads: 2, warmup, window, reduced: true };
+        let settings = Settings { threads: 2, warmup, window, reduced: true, members: 1 };
         let row = ROWS.iter().find(|row| row.name == name).unwrap();
-        (row.run)(&mut Subject { address, probe: Probe::default(), server: None }, &settings)
+        (row.run)(&mut Subject { addresses: vec![address], probe: Probe::default(), server: None }, &settings)
     }
 
     #[test]

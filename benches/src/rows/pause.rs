@@ -12,7 +12,6 @@ use super::kv::{RATE, put_rate, putters};
 use super::{Settings, Subject, VALUE};
 use crate::client::{Connection, converse};
 use crate::engine::{Plan, Run, Shard, Window, measure};
-use crate::keys::fill;
 use crate::load::{Timed, histogram, nanos, offer};
 use crate::metric::{Metric, Sample, percentile};
 
@@ -28,7 +27,7 @@ const LIST_EVERY: Duration = Duration::from_millis(500);
 pub(super) fn compaction(subject: &mut Subject<'_>, settings: &Settings) -> Result<Sample> {
     let mut revision = 0;
     for _ in 0..=OVERWRITES {
-        revision = fill(subject.address, "put/", 0..settings.sized(KEYS), VALUE)?;
+        revision = subject.fill("put/", 0..settings.sized(KEYS), VALUE)?;
     }
     subject.probe.reset_peak();
     let plan = Plan { run: Run::ToTheEnd, ..subject.plan(settings) };
@@ -42,7 +41,7 @@ pub(super) fn compaction(subject: &mut Subject<'_>, settings: &Settings) -> Resu
         if shard.index > 0 {
             return Ok((offered.await?, None));
         }
-        let compacted = compact(shard.address, window, quiet, revision, stop.clone());
+        let compacted = compact(shard.address(0), window, quiet, revision, stop.clone());
         let (offered, compacted) = tokio::join!(offered, compacted);
         Ok((offered?, Some((window, compacted?))))
     })?;
@@ -57,7 +56,7 @@ pub(super) fn compaction(subject: &mut Subject<'_>, settings: &Settings) -> Resu
     sample.set(Metric::Disk, subject.probe.disk_bytes().map(|bytes| bytes as f64));
     sample.set(Metric::P99Before, before);
     sample.set(Metric::P99During, during);
-    sample.set(Metric::CompactionSlowdown, during.zip(before).map(|(during, before)| during / before));
+    sample.set(Metric::Slowdown, during.zip(before).map(|(during, before)| during / before));
     sample.set(Metric::CompactionTime, ran.took.as_secs_f64());
     Ok(sample)
 }
@@ -103,8 +102,8 @@ fn p99_of<'a>(puts: impl Iterator<Item = &'a Timed>, from: Instant, to: Instant)
 }
 
 pub(super) fn lists(subject: &mut Subject<'_>, settings: &Settings) -> Result<Sample> {
-    fill(subject.address, "list/", 0..settings.sized(LIST_KEYS), LIST_VALUE)?;
-    let (stop, address) = (AtomicBool::new(false), subject.address);
+    subject.fill("list/", 0..settings.sized(LIST_KEYS), LIST_VALUE)?;
+    let (stop, address) = (AtomicBool::new(false), subject.address());
     // A thread of its own: taking in 50 MB must not delay the puts of a driver thread.
     std::thread::scope(|scope| {
         let lists = scope.spawn(|| {

@@ -76,10 +76,10 @@ fn fan_out(subject: &mut Subject<'_>, settings: &Settings, shape: Shape) -> Resu
     let flow = Arc::new(Flow { fan: shape.watchers as u64, ..Flow::default() });
     let (usage, parts) = measure(&plan, &subject.probe, async |shard: Shard<'_>| {
         let mut streams = Vec::new();
-        for _ in shard.share(shape.streams) {
-            streams.push(watch(&Connection::open(shard.address).await?, shape).await?);
+        for number in 0..shard.share(shape.streams).len() {
+            streams.push(watch(&Connection::open(shard.address(number)).await?, shape).await?);
         }
-        let connection = Connection::open(shard.address).await?;
+        let connection = Connection::open(shard.address(0)).await?;
         let window = shard.ready()?;
         let recorder = Recorder::new(window);
         let mut readers = JoinSet::new();
