@@ -131,9 +131,13 @@ impl Machine {
     /// the lease is gone finds no key of it. Sorting and deleting hold no lock.
     fn revoke(&mut self, request: &LeaseRevokeRequest) -> Attempt {
         let id = LeaseId(request.id);
-        let keys = self.lessor.lock().take_keys(id).map_err(Rejection::from)?;
+        let mut keys = self.lessor.lock().take_keys(id).map_err(Rejection::from)?.into_sorted();
+        // Planted: A5, the outcome depends on this member's role.
+        if planted::is("replay-differs") && self.lessor.lock().is_primary() {
+            keys.reverse();
+        }
         let mut txn = self.writer.begin();
-        for key in keys.into_sorted() {
+        for key in keys {
             txn.delete_range(&KeyRange::Key(Bytes::from(key)));
         }
         let committed = txn.commit();

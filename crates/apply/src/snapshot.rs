@@ -275,6 +275,10 @@ fn position(meta: &SnapshotMeta) -> Consistent {
 /// The leases in the table, each under its id in eight bytes.
 pub(crate) fn load_leases(tables: &impl Tables) -> Result<Vec<Stored>, Failure> {
     let mut leases = Vec::new();
+    // Planted: A7, leases are known from the log alone.
+    if planted::is("lease-not-restored") {
+        return Ok(leases);
+    }
     let mut damaged = None;
     tables.scan(Table::Lease, &mut |key, value| match leasepb::Lease::decode(value) {
         Ok(lease) if key == lease.id.to_be_bytes() => {

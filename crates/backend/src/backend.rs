@@ -265,6 +265,14 @@ impl Backend {
         // panic, no later flush may pass it by.
         let unfinished = Unfinished(self);
         generations.reverse();
+        // Planted: A1, the index becomes durable before the effects that it stands for.
+        if planted::is("index-apart-from-rows")
+            && let Some(consistent) = &work.consistent
+        {
+            let mut early = flush::Commit::begin(&writer.database, writer.live)?;
+            early.change_tables(&crate::tables::position(consistent).collect::<Vec<_>>())?;
+            writer.live = early.finish()?;
+        }
         let commit =
             shared.health.guard(|| flush::write(&writer.database, &generations, &work, writer.live))?;
         let (rows, bytes) = (commit.rows, commit.bytes);

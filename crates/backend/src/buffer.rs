@@ -238,6 +238,14 @@ impl Queue {
         self.items.is_empty()
     }
 
+    /// The last configuration that was sealed and not taken, if one was.
+    pub(crate) fn newest_conf_state(&self) -> Option<Bytes> {
+        self.items.iter().rev().find_map(|item| match item {
+            Item::Sealed { seal, .. } => seal.conf_state.clone(),
+            Item::Ops(_) | Item::Removals(_) => None,
+        })
+    }
+
     /// Whether no flush, begun or to come, has anything to take out of the buffer.
     pub(crate) fn is_drained(&self) -> bool {
         self.items.is_empty() && !self.in_flight

@@ -136,7 +136,9 @@ impl Backend {
             }
         };
         let Opened { database, length } = opened;
-        let live = fill(&database, body, &at)?;
+        // Planted: A4, the new state keeps the old one's index.
+        let old = planted::is("old-index-after-install").then(|| self.consistent());
+        let live = fill(&database, body, &at, old.as_ref().unwrap_or(&at))?;
         let database = Arc::new(database);
         let durable = Arc::new(Durable::of(&database, &length)?);
         let new = New { database, length, durable, live, at };
@@ -264,9 +266,14 @@ pub fn inspect(
     })
 }
 
-/// Writes everything that `body` holds, and `at` in the last transaction: a state that is not whole
-/// has no position.
-fn fill(database: &Database, body: impl Read + Seek, at: &Consistent) -> Result<Live, Error> {
+/// Writes everything that `body`, which must be of `at`, holds; and in the last transaction the position
+/// `to`: a state that is not whole has none.
+fn fill(
+    database: &Database,
+    body: impl Read + Seek,
+    at: &Consistent,
+    to: &Consistent,
+) -> Result<Live, Error> {
     let (found, live) = open::read_position(database)?;
     let rows = database.begin_read().map_err(failed)?.open_table(ROWS).map_err(failed)?.len();
     if found != Consistent::default() || rows.map_err(failed)? > 0 {
@@ -274,7 +281,7 @@ fn fill(database: &Database, body: impl Read + Seek, at: &Consistent) -> Result<
     }
     let mut filling = Filling { database, live, rows: Vec::new(), ops: Vec::new(), bytes: 0 };
     walk(body, at, |pair| filling.add(&pair))?;
-    filling.ops.extend(position(at));
+    filling.ops.extend(position(to));
     filling.commit()?;
     Ok(filling.live)
 }

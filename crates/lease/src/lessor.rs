@@ -290,7 +290,9 @@ impl Lessor {
     /// # Errors
     /// [`Error::NotPrimary`], also in another reign; [`Error::NotFound`], [`Error::Expired`].
     pub fn renew(&mut self, epoch: Epoch, id: LeaseId, now: Duration) -> Result<Renewal, Error> {
-        let primary = self.primary.as_mut().filter(|_| epoch.0 == self.epochs).ok_or(Error::NotPrimary)?;
+        // Planted: L3, L6, a renewal counts whoever's reign its proof of leadership was of.
+        let same = epoch.0 == self.epochs || planted::is("renew-in-any-reign");
+        let primary = self.primary.as_mut().filter(|_| same).ok_or(Error::NotPrimary)?;
         let lease = self.leases.get_mut(&id).ok_or(Error::NotFound)?;
         if lease.deadline <= now {
             return Err(Error::Expired);

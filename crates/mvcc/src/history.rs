@@ -127,14 +127,14 @@ impl History {
     /// Whether [`compact`](Self::compact) at this revision would do anything. Answers without a look at
     /// older versions wherever it can, for it is asked of every key of the store.
     pub(crate) fn is_compactable(&self, at: i64) -> bool {
-        (self.latest.is_tombstone() && self.latest.main < at)
+        is_gone(&self.latest, at)
             || self.older.as_ref().is_some_and(|older| {
                 if self.latest.main <= at {
                     return true;
                 }
                 let first = older.first();
                 older.last_until(at).is_some_and(|last| last.revision() != first.revision())
-                    || (first.is_tombstone() && first.main < at)
+                    || is_gone(first, at)
             })
     }
 
@@ -147,14 +147,13 @@ impl History {
         let mut dead = Dead { older: None, before: Revision::new(i64::MAX, 0), latest: None };
         if self.latest.main <= at {
             dead.older = self.older.take();
-            if self.latest.is_tombstone() && self.latest.main < at {
+            if is_gone(&self.latest, at) {
                 dead.latest = Some(self.latest.revision());
                 return (Left::Nothing, dead);
             }
         } else if let Some(older) = &mut self.older {
             let Some(last) = older.last_until(at) else { return (Left::Something, dead) };
-            let gone = last.is_tombstone() && last.main < at;
-            let keep = if gone { last.revision().next() } else { last.revision() };
+            let keep = if is_gone(last, at) { last.revision().next() } else { last.revision() };
             if older.first().revision() < keep {
                 let left = older.since(keep);
                 dead.before = keep;
@@ -170,6 +169,14 @@ impl History {
     pub(crate) fn versions(&self) -> impl Iterator<Item = &Version> {
         self.older.iter().flat_map(|older| older.iter()).chain(std::iter::once(&self.latest))
     }
+}
+
+/// Whether of a version at or below the compacted revision nothing is left: it is a deletion, and no
+/// watch may start at it any more.
+fn is_gone(version: &Version, at: i64) -> bool {
+    // Planted: M2, the deletion at the compacted revision itself is taken away too.
+    let dropped = version.main == at && planted::is("tombstone-at-compact-revision-dropped");
+    version.is_tombstone() && (version.main < at || dropped)
 }
 
 /// Versions that compaction took out of a history.

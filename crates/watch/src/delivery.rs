@@ -74,7 +74,9 @@ impl Delivery {
             whole_bytes += std::mem::take(revision_bytes);
         };
         for event in events {
-            if revision.last().is_some_and(|last| last.revision.main != event.revision.main) {
+            // Planted: V6, one revision in several responses.
+            let split = planted::is("events-split");
+            if revision.last().is_some_and(|last| last.revision.main != event.revision.main || split) {
                 close(&mut revision, &mut revision_bytes);
             }
             revision_bytes += element_len(event.tombstone, &event.record, None);

@@ -77,7 +77,9 @@ impl Hub {
         if stream.watchers.values().all(Option::is_none) {
             stream.owed.forget();
         }
-        let times = if stream.behind.is_empty() { stream.owed.take(self.revision) } else { 0 };
+        // Planted: V1, a progress response claims what watchers that are behind have not been sent.
+        let in_sync = stream.behind.is_empty() || planted::is("progress-overtakes");
+        let times = if in_sync { stream.owed.take(self.revision) } else { 0 };
         if stream.owed.is_empty() {
             self.owing.remove(&key);
         } else {
