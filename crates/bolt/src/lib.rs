@@ -52,5 +52,5 @@ mod walk;
 mod writer;
 
 pub use error::Error;
-pub use reader::{Pairs, Reader};
+pub use reader::{Pair, Pairs, Reader};
 pub use writer::{MAX_KEY, MAX_VALUE, PAGE, Writer};

@@ -91,6 +91,9 @@ impl<F: Read + Seek> Reader<F> {
     }
 }
 
+/// A key and its value.
+pub type Pair<'a> = (&'a [u8], &'a [u8]);
+
 /// The pairs of one bucket: see [`Reader::pairs`].
 #[derive(Debug)]
 pub struct Pairs<'r, F: Read + Seek> {
@@ -107,7 +110,7 @@ impl<F: Read + Seek> Pairs<'_, F> {
     /// # Errors
     /// [`Error::Damaged`], [`Error::NestedBucket`] or [`Error::Io`].
     #[allow(clippy::should_implement_trait, reason = "a lending iterator")]
-    pub fn next(&mut self) -> Result<Option<(&[u8], &[u8])>, Error> {
+    pub fn next(&mut self) -> Result<Option<Pair<'_>>, Error> {
         let Some(Found { flags, value_at, value_length, .. }) = self.walk.next(self.source)? else {
             return Ok(None);
         };
