@@ -8,6 +8,8 @@ mod handover;
 mod leases;
 mod load;
 mod members;
+mod membership;
+mod mixed;
 mod namespaces;
 mod partitions;
 mod processes;
