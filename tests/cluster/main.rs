@@ -9,7 +9,6 @@ mod leases;
 mod load;
 mod members;
 mod membership;
-mod mixed;
 mod namespaces;
 mod partitions;
 mod processes;
