@@ -73,6 +73,7 @@
 
 mod config;
 mod error;
+mod founding;
 mod log;
 pub mod membership;
 mod message;
@@ -88,6 +89,7 @@ mod types;
 
 pub use config::{Config, Limits};
 pub use error::Error;
+pub use founding::{configured, found, survive_alone};
 pub use membership::{Change, ChangeKind, ConfChange, ConfChangeV2, MembershipError, Transition};
 pub use message::{Answer, Body, Candidacy, Context, Message, Rejection};
 pub use raft::Raft;

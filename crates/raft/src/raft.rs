@@ -266,6 +266,16 @@ impl Raft {
         self.out.dropped.extend(proposals.into_iter().map(|proposal| (proposal.id, reason)));
     }
 
+    /// Whether a proposal made now would enter a log, here or, as far as this member knows, at the
+    /// leader.
+    pub fn takes_proposals(&self) -> bool {
+        match &self.role {
+            Role::Leader(leader) => leader.transfer.is_none() && self.membership.is_voter(self.config.id),
+            Role::Follower(follower) => follower.leader.is_some(),
+            Role::Candidate(_) => false,
+        }
+    }
+
     /// Asks up to where the machine must have applied so that a read now is linearizable.
     pub fn read_index(&mut self, id: ReadId) {
         self.dirty = true;

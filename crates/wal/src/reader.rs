@@ -158,8 +158,11 @@ impl LogReader {
         if needed.windows(2).any(|pair| pair[1].seq != pair[0].seq + 1) {
             return Ok(None);
         }
-        map.forget_before(view.segments[0].seq);
-        if map.walk.as_ref().is_none_or(|walk| walk.began > needed[0].seq) {
+        let oldest = view.segments[0].seq;
+        map.forget_before(oldest);
+        // It began too late, or stopped in a segment that is gone.
+        let useless = |walk: &Walk| walk.began > needed[0].seq || walk.seq < oldest;
+        if map.walk.as_ref().is_none_or(useless) {
             *map = Map::beginning_at(needed[0]);
         }
         self.walk(map, view)?;

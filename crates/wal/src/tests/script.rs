@@ -6,6 +6,8 @@
 //! lose SEGMENT SECTOR         zeros over one sector, as if it had never been written
 //! flip SEGMENT BYTE BIT       cut SEGMENT LENGTH        delete SEGMENT
 //! open 2                      opens behind entry 2
+//! install 1@2 1/7/0           a snapshot of another member, with this hard state
+//! read 2 5 1000               beside the writer: what follows entry 2 up to 5, in so many bytes
 //! ```
 
 use std::fmt::Write as _;
@@ -56,6 +58,12 @@ impl Script {
                 let (term, index) = pair(args[0], '@');
                 self.wal().append_snapshot(&marker(term, index))
             }
+            "install" => {
+                let (term, index) = pair(args[0], '@');
+                let (hard_state, _) = parse(&[&format!("state={}", args[1])]);
+                self.wal().append_install(&marker(term, index), &hard_state.unwrap())
+            }
+            "read" => return self.read(&args),
             "sync" => self.wal().sync(),
             "prepare" => self.wal().prepare(),
             "release" => self.wal().release_to(Index(args[0].parse().unwrap())),
@@ -98,11 +106,28 @@ impl Script {
             let file = repair.file.file_name().unwrap().to_str().unwrap().to_owned();
             writeln!(out, "cut {file} at {}: {}", repair.offset, repair.reason).unwrap();
         }
+        if let Some(meta) = recovered.install {
+            writeln!(out, "to be installed: {}@{}", meta.term, meta.index).unwrap();
+        }
         write!(out, "after {}:", recovered.begins_after).unwrap();
         for e in &recovered.entries {
             write!(out, " {}@{}={}", e.term, e.index, shorten(&e.data)).unwrap();
         }
         out + "\n"
+    }
+
+    fn read(&mut self, args: &[&str]) -> String {
+        let number = |at: usize| args[at].parse::<u64>().unwrap();
+        let bytes = args.get(2).map_or(usize::MAX, |_| number(2) as usize);
+        let reader = self.wal().reader();
+        match reader.read(Index(number(0)), Index(number(1)), bytes) {
+            Err(e) => format!("error: {}\n", e.to_string().split(". Nothing was").next().unwrap()),
+            Ok(None) => "it is not there\n".into(),
+            Ok(Some((term, entries))) => {
+                let entries = entries.iter().map(|e| format!(" {}@{}={}", e.term, e.index, shorten(&e.data)));
+                format!("after {}@{}:{}\n", term, args[0], entries.collect::<String>())
+            }
+        }
     }
 
     fn files(&self) -> String {
