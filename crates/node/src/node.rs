@@ -133,6 +133,12 @@ impl Node {
         self.raft.leader()
     }
 
+    /// Whether a proposal made now would enter a log, here or, as far as this member knows, at the
+    /// leader.
+    pub fn takes_proposals(&self) -> bool {
+        self.raft.takes_proposals()
+    }
+
     /// Term, vote and commit index, durable or not.
     pub fn hard_state(&self) -> HardState {
         self.raft.hard_state()
