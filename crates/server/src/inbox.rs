@@ -226,7 +226,7 @@ impl Inbox {
 }
 
 /// About how many bytes a message takes in memory.
-fn message_size(message: &Message) -> usize {
+pub(crate) fn message_size(message: &Message) -> usize {
     let payload = match &message.body {
         raft::Body::Append { entries, .. } | raft::Body::Propose { entries } => {
             entries.iter().map(Entry::size).sum()

@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use api::raft_request::{self, Command};
 use apply::Rejection;
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::apply_thread::ApplyJob;
 use crate::error::Error;
-use crate::inbox::{Done, Letters, OfPeer};
+use crate::inbox::{Done, Letters, OfPeer, message_size};
 use crate::member::Member;
 use crate::proposal::{Answer, RequestId};
 use crate::wal_thread::WalJob;
@@ -35,6 +36,44 @@ struct Core {
     outgoing: Vec<Message>,
     applied: Index,
     start: Start,
+    held: Held,
+}
+
+/// Proposals of other members that came while nobody would take them: the leader hands over, or has
+/// just been lost. Raft would drop them, and their clients would wait in vain; a message that is late
+/// does no harm.
+#[derive(Default)]
+struct Held {
+    messages: Vec<Message>,
+    bytes: usize,
+    since: Option<Instant>,
+}
+
+/// How much of them is held, in bytes, and for how long at the most: clients have given up by then.
+const MAX_HELD_BYTES: usize = 16 << 20;
+const MAX_HELD: Duration = Duration::from_secs(5);
+
+impl Held {
+    fn keep(&mut self, message: Message) {
+        let size = message_size(&message);
+        if self.bytes + size <= MAX_HELD_BYTES {
+            self.bytes += size;
+            self.since.get_or_insert_with(Instant::now);
+            self.messages.push(message);
+        }
+    }
+
+    /// Gives raft what was held, as if it came from here: whoever sent it may be the leader by now.
+    fn release(&mut self, node: &mut Node, effects: &mut Vec<Effect>) {
+        if self.since.is_some_and(|since| since.elapsed() > MAX_HELD) {
+            *self = Self::default();
+        } else if !self.messages.is_empty() && node.takes_proposals() {
+            for message in std::mem::take(self).messages {
+                let message = Message { from: message.to, ..message };
+                node.handle(Input::Receive(message), effects);
+            }
+        }
+    }
 }
 
 /// Whether this member votes alone, and so need not wait for an election timeout.
@@ -67,6 +106,7 @@ impl Driver {
             outgoing: Vec::new(),
             applied,
             start: Start::KnownAt(configured),
+            held: Held::default(),
         };
         Self { core: Mutex::new(core), broken: AtomicBool::new(false) }
     }
@@ -94,11 +134,12 @@ impl Driver {
 
 impl Core {
     fn turn(&mut self, member: &Arc<Member>) {
-        let Self { node, letters, effects, outgoing, applied, start } = self;
+        let Self { node, letters, effects, outgoing, applied, start, held } = self;
         member.inbox().take(letters);
-        if let Some(index) = hand_over(letters, node, effects) {
+        if let Some(index) = hand_over(letters, node, held, effects) {
             *applied = index;
         }
+        held.release(node, effects);
         if matches!(start, Start::KnownAt(index) if *index <= *applied) {
             *start = Start::Over;
             if votes_alone(node.conf_state(), member.id()) {
@@ -123,7 +164,12 @@ impl Core {
 /// Acknowledgements first, then what others say, so that what was waiting before a pause is seen
 /// before time is judged to have run out; but what tells of a pause comes before everything (R21).
 /// How far the machine has applied, if that is news.
-fn hand_over(letters: &mut Letters, node: &mut Node, effects: &mut Vec<Effect>) -> Option<Index> {
+fn hand_over(
+    letters: &mut Letters,
+    node: &mut Node,
+    held: &mut Held,
+    effects: &mut Vec<Effect>,
+) -> Option<Index> {
     let mut applied = None;
     if std::mem::take(&mut letters.stalled) {
         node.handle(Input::Stalled, effects);
@@ -145,7 +191,11 @@ fn hand_over(letters: &mut Letters, node: &mut Node, effects: &mut Vec<Effect>) 
     }
     letters.message_bytes = 0;
     for message in letters.messages.drain(..) {
-        node.handle(Input::Receive(message), effects);
+        if matches!(message.body, Body::Propose { .. }) && !node.takes_proposals() {
+            held.keep(message);
+        } else {
+            node.handle(Input::Receive(message), effects);
+        }
     }
     for news in letters.peers.drain(..) {
         node.handle(of_peer(news), effects);
