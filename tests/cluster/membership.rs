@@ -95,9 +95,12 @@ async fn changes_are_refused_in_etcds_words_wherever_they_are_asked_for() -> Res
 
         let removed = client.member_remove(learning.id()).await?;
         assert_eq!(removed.members().len(), 3);
-        // Who was removed never comes back, and is nobody any more.
-        assert_eq!(refusal(client.member_remove(learning.id()).await), unknown);
-        assert_eq!(refusal(client.member_promote(learning.id()).await), unknown);
+        if System::under_test() == System::Cairn {
+            // Who was removed never comes back, and is nobody any more. (etcd 3.5.1 may lose a change
+            // that is asked for as soon as another one is answered.)
+            assert_eq!(refusal(client.member_remove(learning.id()).await), unknown);
+            assert_eq!(refusal(client.member_promote(learning.id()).await), unknown);
+        }
     }
     Ok(())
 }
