@@ -96,7 +96,7 @@ impl Member {
             if leader.id != self.id() {
                 let body = Bytes::from(LeaseKeepAliveRequest { id }.encode_to_vec());
                 for url in &leader.peer_urls {
-                    if let Some(ttl) = ask_to_renew(url, id, body.clone(), left(until)).await? {
+                    if let Some(ttl) = ask_to_renew(url, id, body.clone(), self.one_try(until)).await? {
                         return Ok(ttl);
                     }
                 }
@@ -167,7 +167,7 @@ impl Member {
             let leader = self.await_leader(until).await?;
             if leader.id != self.id() {
                 for url in &leader.peer_urls {
-                    let asked = ask_for_time(url, request.id, body.clone(), left(until)).await?;
+                    let asked = ask_for_time(url, request.id, body.clone(), self.one_try(until)).await?;
                     if let Some(response) = asked {
                         return Ok(response);
                     }
@@ -249,6 +249,12 @@ impl Member {
                 })?,
             }
         }
+    }
+
+    /// How long a leader may take over one question. One that is silent for an election timeout may
+    /// lead no longer: a paused process would keep a short lease from being renewed at its successor.
+    fn one_try(&self, until: Instant) -> Duration {
+        left(until).min(self.config().election_timeout)
     }
 
     /// Waits a moment.
