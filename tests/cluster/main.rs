@@ -9,6 +9,7 @@ mod leases;
 mod load;
 mod members;
 mod membership;
+mod mixed;
 mod namespaces;
 mod partitions;
 mod processes;

@@ -2,16 +2,17 @@
 //! nothing out of order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use etcd_client::WatchOptions;
 use tests::{Cluster, Plan, System, connect, until};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::load::{Event, Load, PREFIX, events_of, history};
-use crate::members::{fill, keep_few_entries, too_many};
+use crate::members::{fill_too_much, keep_few_entries};
 
 const SOME: u64 = 300;
 
@@ -19,14 +20,14 @@ const SOME: u64 = 300;
 struct Follower {
     /// The last revision of which it has everything.
     seen: Arc<AtomicI64>,
-    stop: Arc<AtomicBool>,
+    stop: watch::Sender<bool>,
     task: JoinHandle<Result<Vec<Event>>>,
 }
 
 impl Follower {
     fn start(endpoints: Vec<String>, first: usize, patience: Duration) -> Self {
-        let (seen, stop) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicBool::new(false)));
-        let task = tokio::spawn(follow(endpoints, first, patience, Arc::clone(&seen), Arc::clone(&stop)));
+        let (seen, stop) = (Arc::new(AtomicI64::new(0)), watch::Sender::new(false));
+        let task = tokio::spawn(follow(endpoints, first, patience, Arc::clone(&seen), stop.subscribe()));
         Self { seen, stop, task }
     }
 
@@ -36,7 +37,7 @@ impl Follower {
             (self.seen.load(Ordering::Relaxed) >= end || self.task.is_finished()).then_some(())
         })
         .await?;
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.send_replace(true);
         self.task.await?
     }
 }
@@ -46,11 +47,11 @@ async fn follow(
     first: usize,
     patience: Duration,
     seen: Arc<AtomicI64>,
-    stop: Arc<AtomicBool>,
+    mut stop: watch::Receiver<bool>,
 ) -> Result<Vec<Event>> {
     let mut all: Vec<Event> = Vec::new();
     let mut at = first;
-    while !stop.load(Ordering::Relaxed) {
+    while !*stop.borrow() {
         let endpoint = endpoints[at % endpoints.len()].clone();
         at += 1;
         let next = all.last().map_or(1, |event| event.revision + 1);
@@ -63,7 +64,12 @@ async fn follow(
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
-        while let Ok(Ok(Some(message))) = tokio::time::timeout(patience, watch.message()).await {
+        loop {
+            let message = tokio::select! {
+                message = tokio::time::timeout(patience, watch.message()) => message,
+                _ = stop.wait_for(|stop| *stop) => return Ok(all),
+            };
+            let Ok(Ok(Some(message))) = message else { break };
             if message.canceled() {
                 break;
             }
@@ -78,9 +84,6 @@ async fn follow(
             ensure!(events.is_sorted_by_key(|event| event.revision), "out of order");
             all.extend(events);
             seen.store(all.last().map_or(0, |event| event.revision), Ordering::Relaxed);
-            if stop.load(Ordering::Relaxed) {
-                break;
-            }
         }
     }
     Ok(all)
@@ -147,7 +150,7 @@ async fn watchers_of_a_member_that_is_sent_a_snapshot_miss_nothing() -> Result<(
     for _ in 0..2 {
         // Paused, so that its streams stay; and then so much is written that only a snapshot helps.
         cluster.pause(behind)?;
-        fill(&cluster, &others, too_many(), 100).await?;
+        fill_too_much(&cluster, &others).await?;
         load.progress(SOME).await?;
         cluster.resume(behind)?;
         load.progress(SOME).await?;
