@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::leases;
 use crate::member::Member;
+use crate::roads;
 
 /// How long after its start a member looks whether it need not wait for a whole election timeout
 /// (etcd's figure).
@@ -31,6 +32,7 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) {
         if member.raft().is_leader() {
             leases::tick(member);
         }
+        roads::part(member);
         member.drive();
     }
 }

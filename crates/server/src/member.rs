@@ -63,6 +63,8 @@ pub struct Member {
     /// Set before raft is given anything.
     peers: OnceLock<Peers>,
     leadership: Leadership,
+    /// Members that were removed, and when; their connections are still to be ended.
+    leaving: Mutex<Vec<(u64, Instant)>>,
     mailboxes: Vec<Mailbox>,
     waiting_reads: Mutex<Vec<(Index, ReadId)>>,
     driver: Driver,
@@ -103,6 +105,7 @@ impl Member {
             snapshots: Snapshots::new(config.snapshot_dir()),
             peers: OnceLock::new(),
             leadership: Leadership::default(),
+            leaving: Mutex::default(),
             waiting_reads: Mutex::default(),
             driver,
             raft: RaftStatus::default(),
@@ -205,12 +208,9 @@ impl Member {
     }
 
     /// This member has been removed from the cluster.
-    pub(crate) fn is_removed(self: &Arc<Self>) {
+    pub(crate) fn is_removed(&self) {
         if !self.removed.send_replace(true) {
-            // Nobody need wait until this member's silence is noticed, if it led.
-            let leader = Arc::clone(self);
-            let spawned = std::thread::Builder::new().name("hand-over".to_owned());
-            let _ = spawned.spawn(move || leader.hand_over());
+
             tracing::error!(
                 "local-member-id" = format!("{:x}", self.id),
                 error = "the member has been permanently removed from the cluster",
@@ -274,6 +274,10 @@ impl Member {
 
     pub(crate) fn snapshots(&self) -> &Snapshots {
         &self.snapshots
+    }
+
+    pub(crate) fn leaving(&self) -> &Mutex<Vec<(u64, Instant)>> {
+        &self.leaving
     }
 
     pub(crate) fn leadership(&self) -> &Leadership {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use apply::{Cluster, Member as Other};
 use peer::{Events, Measured, Peers, Settings};
@@ -122,10 +123,19 @@ pub(crate) fn follow(member: &Arc<Member>, before: &Cluster, after: &Cluster) {
     // Who joins the cluster learns of its members one after the other: that one is not among them yet
     // does not mean that it has gone.
     for id in after.removed.difference(&before.removed).filter(|id| **id != member.id()) {
-        peers.remove(*id);
+        member.leaving().lock().push((*id, Instant::now()));
     }
     if after.removed.contains(&member.id()) {
         member.is_removed();
+    }
+}
+
+/// Ends the talk with those who were removed a while ago. Not at once: they should hear from the log
+/// that they are, and one that led has still to name its successor.
+pub(crate) fn part(member: &Member) {
+    let patience = member.config().election_timeout;
+    for (id, _) in member.leaving().lock().extract_if(.., |(_, since)| since.elapsed() > patience) {
+        member.peers().remove(id);
     }
 }
 

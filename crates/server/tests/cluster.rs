@@ -1,0 +1,323 @@
+//! Several members in one process: elections, forwarding, snapshots, changes of members.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use server::{ClusterState, Config, Error, StartError, cluster_id, member_id};
+use support::{Place, Running, found, join, leader, put, ready, restart, until};
+
+#[test]
+fn whoever_is_asked_all_answer_alike() {
+    let directory = tempfile::tempdir().unwrap();
+    let members = found(directory.path(), &["a", "b", "c"]);
+    let ids: Vec<u64> =
+        members.iter().map(|running| member_id(&[running.place.url.clone()], "etcd-cluster")).collect();
+    for (running, id) in members.iter().zip(&ids) {
+        assert_eq!(running.id(), *id);
+        assert_eq!(running.member().cluster_id(), cluster_id(&ids));
+    }
+    for (number, running) in members.iter().enumerate() {
+        let value = number.to_string();
+        running.put("k", &value).unwrap();
+        for other in &members {
+            assert_eq!(other.get("k").unwrap().as_deref(), Some(value.as_str()), "by {}", other.place.name);
+        }
+    }
+    // What each of them has told of itself is known to all, and so is the version of the cluster.
+    for running in &members {
+        until("all are introduced", || {
+            let cluster = running.member().cluster();
+            cluster.members.values().all(|member| !member.client_urls.is_empty())
+        });
+        until("the cluster has a version", || {
+            running.member().cluster().version.as_deref() == Some(server::CLUSTER_VERSION)
+        });
+    }
+    for running in members {
+        running.stop();
+    }
+}
+
+#[test]
+fn a_leader_that_stops_hands_over_and_comes_back_as_a_follower() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut members = found(directory.path(), &["a", "b", "c"]);
+    for round in 0..3 {
+        let at = leader(&members);
+        let stopped = members.remove(at).stop();
+        let began = Instant::now();
+        let value = format!("{round}");
+        members[0].put("k", &value).unwrap();
+        let took = began.elapsed();
+        // Were its silence noticed instead, this would take an election timeout at least.
+        assert!(took < Duration::from_millis(300), "writes resumed after {took:?}");
+        let term = members[0].member().raft().term();
+        members.push(restart(&stopped));
+        ready(&members);
+        assert_eq!(members[2].get("k").unwrap(), Some(value));
+        assert_eq!(members[0].member().raft().term(), term, "who comes back disturbs nobody");
+    }
+    for running in members {
+        running.stop();
+    }
+}
+
+/// Nobody leads, so nothing can have entered a log: requests wait, and are carried out once.
+#[test]
+fn what_entered_nobody_s_log_waits_for_a_leader() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut members = found(directory.path(), &["a", "b", "c"]);
+    members[0].put("k", "0").unwrap();
+    let others: Vec<Place> = members.split_off(1).into_iter().map(Running::stop).collect();
+    let alone = &members[0];
+    until("it knows that nobody leads", || alone.member().raft().leader() == 0);
+    let before = alone.member().store().current_revision();
+    let waiting: Vec<_> = (0..10)
+        .map(|number| {
+            let request = put(&format!("w{number}"), "x");
+            alone.begin(move |member| async move { member.propose(request).await })
+        })
+        .collect();
+    let reading = alone.begin(|member| async move { member.linearize().await });
+    let back = restart(&others[0]);
+    for answer in waiting {
+        answer.recv_timeout(support::PATIENCE).unwrap().unwrap().unwrap();
+    }
+    reading.recv_timeout(support::PATIENCE).unwrap().unwrap();
+    assert_eq!(alone.member().store().current_revision(), before + 10, "each of them once");
+    back.stop();
+    for running in members {
+        running.stop();
+    }
+}
+
+#[test]
+fn without_a_quorum_requests_time_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut members = found(directory.path(), &["a", "b", "c"]);
+    let rest = members.split_off(1);
+    for running in rest {
+        running.stop();
+    }
+    let alone = members.pop().unwrap();
+    until("it knows that nobody leads", || alone.member().raft().leader() == 0);
+    let began = Instant::now();
+    let writing = alone.begin(|member| async move { member.propose(put("k", "1")).await.map(|_| ()) });
+    let reading = alone.begin(|member| async move { member.linearize().await });
+    assert_eq!(writing.recv_timeout(support::PATIENCE).unwrap(), Err(Error::Timeout));
+    assert_eq!(reading.recv_timeout(support::PATIENCE).unwrap(), Err(Error::Timeout));
+    assert!(began.elapsed() >= alone.member().config().request_timeout());
+    alone.stop();
+}
+
+#[test]
+fn leadership_goes_where_it_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let members = found(directory.path(), &["a", "b", "c"]);
+    for running in &members {
+        let (at, to) = (leader(&members), running.id());
+        if members[at].id() == to {
+            continue;
+        }
+        members[at].member().transfer_leader(to);
+        for other in &members {
+            until("all follow the new one", || other.member().raft().leader() == to);
+        }
+        members[at].put("k", "v").unwrap();
+    }
+    for running in members {
+        running.stop();
+    }
+}
+
+/// The bytes that push a segment of the log out.
+const MUCH: usize = 70;
+
+/// A member that has missed more than the log holds is sent the state instead, goes on from there,
+/// and ends up with the same data.
+#[test]
+fn a_member_that_missed_too_much_is_sent_the_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let (places, listeners): (Vec<_>, Vec<_>) =
+        ["a", "b", "c"].iter().map(|name| Place::new(directory.path(), name)).unzip();
+    let start = |place: &Place, listener| {
+        let config = Config { snapshot_count: 10, catchup_entries: 5, ..place.config(&places) };
+        Running::start(place, listener, config).unwrap()
+    };
+    let mut members: Vec<Running> =
+        places.iter().zip(listeners).map(|(place, listener)| start(place, listener)).collect();
+    ready(&members);
+    let at = (leader(&members) + 1) % 3;
+    let missing = members.remove(at).stop();
+    let big = "x".repeat(1 << 20);
+    for number in 0..MUCH {
+        members[0].put(&format!("k{}", number % 7), &format!("{number}{big}")).unwrap();
+    }
+    // The log lets go of what redb holds, and that is flushed every few seconds. Each flush is noted that
+    // comes so and so many entries after the one before.
+    for running in &members {
+        until("the log has let go of its first segment", || {
+            running.put("small", "x").unwrap();
+            let first = std::fs::read_dir(running.member().config().wal_dir()).unwrap();
+            !first.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("0000000000000000-"))
+        });
+    }
+    let back = start(&missing, missing.listen());
+    let revision = members[0].member().store().current_revision();
+    until("it has caught up", || back.member().store().current_revision() == revision);
+    back.put("after", "1").unwrap();
+    let hash = |running: &Running| running.member().store().hash_kv(0).unwrap();
+    let all: Vec<&Running> = members.iter().chain([&back]).collect();
+    for running in &all {
+        until("it has what was written last", || support::find(running.member(), "after").is_some());
+    }
+    assert_eq!(hash(all[0]).hash, hash(all[2]).hash);
+    assert_eq!(hash(all[1]).hash, hash(all[2]).hash);
+    let left = std::fs::read_dir(back.member().config().snapshot_dir()).unwrap().count();
+    assert_eq!(left, 0, "what was installed is not kept");
+    // And it starts again from what it was sent.
+    let place = back.stop();
+    let again = restart(&place);
+    assert_eq!(again.get("after").unwrap().as_deref(), Some("1"));
+    again.stop();
+    for running in members {
+        running.stop();
+    }
+}
+
+#[test]
+fn a_member_joins_is_promoted_and_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut members = found(directory.path(), &["a", "b", "c"]);
+    members[0].put("k", "1").unwrap();
+    let (place, listener) = Place::new(directory.path(), "d");
+    let url = place.url.clone();
+    let at = leader(&members);
+    let (added, _) = members[at].run(move |member| async move {
+        // Connections must have lasted for a while, or the cluster counts as sick.
+        loop {
+            match member.add_member(&[url.clone()], true).await {
+                Ok(added) => return added,
+                Err(error) => assert_eq!(error, server::ChangeError::Unhealthy),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let mut cluster: Vec<Place> = members.iter().map(|running| running.place.clone()).collect();
+    cluster.push(place.clone());
+    let joined = join(&place, listener, &cluster).unwrap();
+    assert_eq!(joined.id(), added.id);
+    until("it has the log", || support::find(joined.member(), "k").is_some());
+    assert!(joined.member().is_learner());
+    let id = joined.id();
+    let at = leader(&members);
+    members[at].run(move |member| async move {
+        while let Err(error) = member.promote_member(id).await {
+            assert_eq!(error, server::ChangeError::LearnerNotReady);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+    until("it knows of its vote", || !joined.member().is_learner());
+    members.push(joined);
+    members[3].put("k", "2").unwrap();
+
+    let gone = members.pop().unwrap();
+    members[0].run(move |member| async move { member.remove_member(id).await.unwrap() });
+    gone.run(|member| async move { member.removed().await });
+    let place = gone.stop();
+    match Running::start(&place, place.listen(), place.config(&[])) {
+        Err(error) => assert!(matches!(error, StartError::Removed(removed) if removed == id), "{error}"),
+        // It heard of it from its peers before the log said so, and does again.
+        Ok(running) => {
+            running.run(|member| async move { member.removed().await });
+            running.stop();
+        }
+    }
+    members[1].put("k", "3").unwrap();
+    for running in members {
+        running.stop();
+    }
+}
+
+#[test]
+fn a_leader_that_is_removed_is_not_missed_for_long() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut members = found(directory.path(), &["a", "b", "c"]);
+    let at = leader(&members);
+    let removed = members.remove(at);
+    let id = removed.id();
+    removed.run(move |member| async move {
+        while let Err(error) = member.remove_member(id).await {
+            assert_eq!(error, server::ChangeError::Unhealthy);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let began = Instant::now();
+    for running in &members {
+        until("there is another leader", || ![0, id].contains(&running.member().raft().leader()));
+    }
+    let took = began.elapsed();
+    // Were its silence noticed instead, this would take an election timeout at least.
+    assert!(took < Duration::from_millis(300), "there was none for {took:?}");
+    members[0].put("k", "v").unwrap();
+    removed.run(|member| async move { member.removed().await });
+    removed.stop();
+    for running in members {
+        running.stop();
+    }
+}
+
+#[test]
+fn an_empty_disk_under_a_known_id_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut members = found(directory.path(), &["a", "b", "c"]);
+    let cluster: Vec<Place> = members.iter().map(|running| running.place.clone()).collect();
+    let lost = members.remove(2);
+    let id = lost.id();
+    until("the others know of it", || {
+        let known = members[0].member().cluster();
+        known.members.get(&id).is_some_and(|member| !member.client_urls.is_empty())
+    });
+    until("the cluster has a version", || members[0].member().cluster().version.is_some());
+    let place = lost.stop();
+    std::fs::remove_dir_all(&place.data_dir).unwrap();
+    let refused = |state| {
+        let config = Config { cluster_state: state, ..place.config(&cluster) };
+        Running::start(&place, place.listen(), config).err().unwrap().to_string()
+    };
+    let words = format!("member {id:x} has already been bootstrapped");
+    assert_eq!(refused(ClusterState::New), words);
+    assert!(refused(ClusterState::Existing).starts_with(&words));
+    let (stranger, listener) = Place::new(directory.path(), "d");
+    let error = join(&stranger, listener, &[cluster, vec![stranger.clone()]].concat()).err().unwrap();
+    assert!(error.to_string().ends_with(": member count is unequal"), "{error}");
+    for running in members {
+        running.stop();
+    }
+}
+
+#[test]
+fn one_of_three_goes_on_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let members = found(directory.path(), &["a", "b", "c"]);
+    members[0].put("k", "1").unwrap();
+    let places: Vec<Place> = members.into_iter().map(Running::stop).collect();
+    let forced = |place: &Place| {
+        let config = Config { force_new_cluster: true, ..place.config(&[]) };
+        Running::start(place, place.listen(), config).unwrap()
+    };
+    for _ in 0..2 {
+        let alone = forced(&places[1]);
+        ready(std::slice::from_ref(&alone));
+        assert_eq!(alone.get("k").unwrap().as_deref(), Some("1"));
+        until("the others are gone", || alone.member().cluster().members.len() == 1);
+        assert_eq!(alone.member().cluster().voters(), [alone.id()]);
+        alone.stop();
+    }
+    let alone = restart(&places[1]);
+    alone.put("k", "2").unwrap();
+    assert_eq!(alone.get("k").unwrap().as_deref(), Some("2"));
+    alone.stop();
+}
