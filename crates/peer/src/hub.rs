@@ -1,6 +1,7 @@
 //! What all tasks of the thread "peers" share, and the way in from other threads.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,6 +24,11 @@ use crate::{pipeline, probe, reader};
 /// Peers outside of the cluster that are remembered: any caller can make one.
 const MOST_REMOTES: usize = 128;
 
+thread_local! {
+    /// The hub whose thread this is.
+    static ON_THREAD_OF: Cell<usize> = const { Cell::new(0) };
+}
+
 pub(crate) struct Hub {
     pub(crate) settings: Settings,
     pub(crate) events: Arc<dyn Events>,
@@ -33,6 +39,8 @@ pub(crate) struct Hub {
     /// The bell has been rung and not yet been heard.
     rung: AtomicBool,
     stopping: AtomicBool,
+    /// Rung when all is to stop.
+    stopped: Notify,
 }
 
 impl Hub {
@@ -45,7 +53,16 @@ impl Hub {
             bell: Notify::new(),
             rung: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            stopped: Notify::new(),
         }
+    }
+
+    /// The life of the thread.
+    pub(crate) async fn run(self: Arc<Self>) {
+        // In a task of its own: the runtime looks at what it was started with only after a look at all
+        // sockets.
+        self.spawn(Arc::clone(&self).dispatch());
+        self.stopped.notified().await;
     }
 
     // ------------------------------------------------------------ who there is
@@ -128,16 +145,21 @@ impl Hub {
     /// Queues messages and wakes the thread, once, if there is anything for it.
     pub(crate) fn send(&self, messages: Vec<Message>) {
         let mut any = false;
+        // On the thread itself streams can be woken at once: they run when the caller is through.
+        let here = ON_THREAD_OF.get() == self.address();
         let links = self.links.read();
         for message in messages {
             let Some(link) = links.get(&message.to.0) else { continue };
-            any = true;
             if matches!(message.body, Body::Snapshot(_)) {
                 tracing::error!("a snapshot message without a database cannot be sent");
                 link.lose();
-            } else {
-                link.post(message);
+                any = true;
+            } else if !link.post(message) || !here {
+                any = true;
             }
+        }
+        if here {
+            links.values().for_each(|link| link.wake());
         }
         drop(links);
         if any {
@@ -157,14 +179,21 @@ impl Hub {
         }
     }
 
+    /// What tells this hub from others.
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
     /// Wakes those who have to send, and tells of what is lost, until all is to stop.
-    pub(crate) async fn dispatch(&self) {
+    pub(crate) async fn dispatch(self: Arc<Self>) {
+        ON_THREAD_OF.set(self.address());
         let mut unreachable = Vec::new();
         while !self.stopping.load(Ordering::Acquire) {
             self.bell.notified().await;
             self.rung.store(false, Ordering::Release);
             for link in self.links.read().values() {
-                if link.wake() {
+                link.wake();
+                if link.has_lost() {
                     unreachable.push(link.id);
                 }
             }
@@ -199,6 +228,7 @@ impl Hub {
         self.stopping.store(true, Ordering::Release);
         self.remove_all();
         self.bell.notify_one();
+        self.stopped.notify_one();
     }
 }
 

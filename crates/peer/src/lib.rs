@@ -89,7 +89,6 @@ mod writer;
 
 use std::io;
 use std::net::TcpListener;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -169,10 +168,7 @@ impl Peers {
         let hub = Arc::new(Hub::new(settings, events, runtime.handle().clone()));
         let on = Arc::clone(&hub);
         let run = move || {
-            let dispatch = AssertUnwindSafe(|| runtime.block_on(on.dispatch()));
-            if let Err(panic) = catch_unwind(dispatch) {
-                on.failed(panic.as_ref());
-            }
+            runtime.block_on(on.run());
             // Ends connections; a file that is being written is not waited for.
             runtime.shutdown_background();
         };

@@ -117,19 +117,23 @@ impl Link {
     // ------------------------------------------------------------ sending
 
     /// Queues a message by the best way there is: appends on their own stream, everything on the
-    /// other, one message a request without streams.
-    pub(crate) fn post(&self, message: Message) {
+    /// other, one message a request without streams. False if it is lost.
+    pub(crate) fn post(&self, message: Message) -> bool {
         let ways = [&self.append, &self.message, &self.pipeline];
         let ways = if is_append(&message) { &ways[..] } else { &ways[1..] };
         let mut message = message;
         for channel in ways {
             match channel.push(message) {
-                Push::Taken => return self.dirty.store(true, Ordering::Release),
+                Push::Taken => {
+                    self.dirty.store(true, Ordering::Release);
+                    return true;
+                }
                 Push::Full => break,
                 Push::Detached(back) => message = back,
             }
         }
         self.lose();
+        false
     }
 
     /// Something sent, or to be sent, has been lost.
@@ -138,13 +142,17 @@ impl Link {
         self.lost.store(true, Ordering::Release);
     }
 
-    /// Wakes who has to send. True if something has been lost since the last call.
-    pub(crate) fn wake(&self) -> bool {
+    /// Wakes who has to send.
+    pub(crate) fn wake(&self) {
         if self.dirty.swap(false, Ordering::AcqRel) {
             self.append.wake();
             self.message.wake();
             self.pipeline.wake();
         }
+    }
+
+    /// Whether something has been lost since the last call.
+    pub(crate) fn has_lost(&self) -> bool {
         self.lost.swap(false, Ordering::AcqRel)
     }
 

@@ -141,9 +141,11 @@ pub(crate) async fn run(hub: Arc<Hub>, link: Arc<Link>, kind: Kind) {
             Failure::Silent | Failure::Declined(_) | Failure::Broken(_) => link.unanswered(),
         }
         tokio::select! {
-            () = sleep(rest) => rest = (rest * 2).min(hub.settings.retry),
-            () = poked => rest = FIRST_REST,
+            () = sleep(rest) => {}
+            // It has just shown that it is there.
+            () = poked => {}
         }
+        rest = (rest * 2).min(hub.settings.retry);
     }
 }
 

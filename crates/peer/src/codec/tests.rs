@@ -39,7 +39,7 @@ fn table() -> Vec<(Message, &'static str)> {
         auto_leave: true,
     };
     let meta = SnapshotMeta { conf_state, index: Index(6), term: Term(3) };
-    let entries = vec![
+    let entries = [
         entry(4, 8, EntryKind::Normal, b"put"),
         entry(5, 9, EntryKind::Normal, b""),
         entry(5, 300, EntryKind::ConfChange, b"cc"),

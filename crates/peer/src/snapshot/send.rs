@@ -35,8 +35,13 @@ const PIECE: usize = 256 << 10;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Sends a database and tells the member how that went; the file is removed in any case.
-pub(crate) async fn send(hub: Arc<Hub>, message: Message, file: PathBuf) {
+pub(crate) fn send(hub: Arc<Hub>, message: Message, file: PathBuf) -> impl Future<Output = ()> {
+    // Also if it is never begun.
     let file = Temporary::new(file);
+    deliver(hub, message, file)
+}
+
+async fn deliver(hub: Arc<Hub>, message: Message, file: Temporary) {
     let to = message.to.0;
     let sent = match hub.link(to) {
         Some(link) => attempt(&hub, &link, &message, file.path()).await,

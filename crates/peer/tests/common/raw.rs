@@ -162,8 +162,7 @@ impl Wire {
 
 fn pass(mut from: TcpStream, mut to: TcpStream, budget: &Mutex<u64>) {
     let mut piece = [0; 4096];
-    loop {
-        let Ok(read) = from.read(&mut piece) else { break };
+    while let Ok(read) = from.read(&mut piece) {
         let allowed = {
             let mut left = budget.lock().unwrap();
             let allowed = usize::try_from(*left).unwrap_or(usize::MAX).min(read);
