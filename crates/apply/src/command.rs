@@ -32,6 +32,8 @@ pub(crate) enum Command {
     DowngradeVersionTest,
     /// Known by name, but not carried out.
     Unsupported(&'static str),
+    /// Changes what only authentication looks at. Only a member that is no Cairn can have proposed it.
+    Authentication(&'static str),
     /// None of the fields that this version knows is set.
     Unknown,
 }
@@ -63,9 +65,9 @@ impl From<InternalRaftRequest> for Command {
                 $(if let Some(field) = request.$field { return $command(field); })+
             };
         }
-        macro_rules! first_unsupported {
-            ($($field:ident => $name:literal,)+) => {
-                $(if request.$field.is_some() { return Command::Unsupported($name); })+
+        macro_rules! first_named {
+            ($kind:ident: $($field:ident => $name:literal,)+) => {
+                $(if request.$field.is_some() { return Command::$kind($name); })+
             };
         }
         first! {
@@ -83,24 +85,29 @@ impl From<InternalRaftRequest> for Command {
             lease_checkpoint => Command::LeaseCheckpoint,
             alarm => Command::Alarm,
         }
-        first_unsupported! {
+        // Those that only ask.
+        first_named! {
+            Unsupported:
             authenticate => "Authenticate",
+            auth_status => "AuthStatus",
+            auth_user_get => "AuthUserGet",
+            auth_role_get => "AuthRoleGet",
+            auth_user_list => "AuthUserList",
+            auth_role_list => "AuthRoleList",
+        }
+        first_named! {
+            Authentication:
             auth_enable => "AuthEnable",
             auth_disable => "AuthDisable",
-            auth_status => "AuthStatus",
             auth_user_add => "AuthUserAdd",
             auth_user_delete => "AuthUserDelete",
             auth_user_change_password => "AuthUserChangePassword",
             auth_user_grant_role => "AuthUserGrantRole",
-            auth_user_get => "AuthUserGet",
             auth_user_revoke_role => "AuthUserRevokeRole",
             auth_role_add => "AuthRoleAdd",
             auth_role_grant_permission => "AuthRoleGrantPermission",
-            auth_role_get => "AuthRoleGet",
             auth_role_revoke_permission => "AuthRoleRevokePermission",
             auth_role_delete => "AuthRoleDelete",
-            auth_user_list => "AuthUserList",
-            auth_role_list => "AuthRoleList",
         }
         Command::Unknown
     }

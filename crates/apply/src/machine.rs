@@ -26,7 +26,7 @@ use crate::quota::Quota;
 use crate::rejection::{Failure, ReadFailure, Rejection};
 use crate::reply::{Applied, Body, Reply};
 use crate::shared::{Published, Shared};
-use crate::snapshot::load_leases;
+use crate::snapshot::{load_leases, refuse_authentication};
 
 /// How a machine behaves. What all members must agree on says so.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +76,7 @@ impl Machine {
             let _ = lessor.attach(LeaseId(lease), &key);
         }
         let lessor = Arc::new(Mutex::new(lessor));
+        refuse_authentication(&backend)?;
         let (cluster, alarms) = (Cluster::load(&backend)?, Alarms::load(&backend)?);
         let shared = Shared {
             store: store.clone(),

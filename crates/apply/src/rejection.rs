@@ -138,6 +138,9 @@ pub enum Failure {
     },
     /// The members' records contradict the raft configuration; how.
     Membership(String),
+    /// Another member of the cluster has had authentication set up, by this command or in the state that
+    /// it sent: this version does not have it.
+    Authentication(&'static str),
 }
 
 impl fmt::Display for Failure {
@@ -145,6 +148,9 @@ impl fmt::Display for Failure {
         match self {
             Failure::Store(error) => write!(f, "the key-value store failed: {error}"),
             Failure::Backend(error) => write!(f, "the backend failed: {error}"),
+            Failure::Authentication(what) => {
+                write!(f, "this version does not support authentication, but the cluster uses it: {what}")
+            }
             Failure::Membership(what) => write!(f, "the members contradict raft's configuration: {what}"),
             Failure::Damaged { table, key } => write!(f, "table {table} holds a damaged row under key {key}"),
         }

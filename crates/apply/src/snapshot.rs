@@ -164,11 +164,16 @@ pub fn check<'a>(body: impl Read + Seek, arrived: impl Into<Arrived<'a>>) -> Res
     let arrived: Arrived<'_> = arrived.into();
     let meta = arrived.meta;
     let mut members = Vec::new();
+    let mut authentication = false;
     backend::inspect(body, &position(meta), |table, key, value| {
         if table == Table::Members {
             members.push((key.to_vec(), value.to_vec()));
         }
+        authentication |= table == Table::Auth && key == AUTH_ENABLED && value == [1];
     })?;
+    if authentication {
+        return Err(Failure::Authentication(STORED));
+    }
     let mut cluster = Cluster { conf_state: meta.conf_state.clone(), ..Cluster::default() };
     for (key, value) in members {
         cluster.load_member(&key, &value)?;
@@ -206,6 +211,7 @@ impl Machine {
         assert!(meta.index > applied, "a snapshot of entry {} for a state at {applied}", meta.index);
         let backend = self.backend.clone();
         let incoming = receive(&backend, body, arrived, target)?;
+        refuse_authentication(&incoming)?;
         let (cluster, alarms) = (Cluster::load(&incoming)?, Alarms::load(&incoming)?);
         let mut lessor = Lessor::restore(self.options.lease, load_leases(&incoming)?);
         let opened = self.writer.install(incoming)?;
@@ -251,6 +257,16 @@ fn receive<'a>(
         incoming.amend(&ops)?;
     }
     Ok(incoming)
+}
+
+/// Whether authentication is on, in the table of the same name.
+const AUTH_ENABLED: &[u8] = b"authEnabled";
+const STORED: &str = "it is enabled in the stored state";
+
+/// A state with authentication is not served without it.
+pub(crate) fn refuse_authentication(tables: &impl Tables) -> Result<(), Failure> {
+    let enabled = tables.get(Table::Auth, AUTH_ENABLED)?.is_some_and(|value| value[..] == [1]);
+    if enabled { Err(Failure::Authentication(STORED)) } else { Ok(()) }
 }
 
 /// Makes one record of the rows in a body, the members that came beside it and the raft configuration.

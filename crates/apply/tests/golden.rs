@@ -65,8 +65,8 @@ impl Script {
                     Some(ClusterMemberAttrSetRequest { member_id, member_attributes: Some(attributes) });
                 InternalRaftRequest { cluster_member_attr_set, ..Default::default() }
             }
-            "auth-enable" => {
-                InternalRaftRequest { auth_enable: Some(Default::default()), ..Default::default() }
+            "auth-status" => {
+                InternalRaftRequest { auth_status: Some(Default::default()), ..Default::default() }
             }
             "command-of-a-later-version" => InternalRaftRequest::default(),
             "v2" => InternalRaftRequest { v2: Some(v2(line)), ..Default::default() },
