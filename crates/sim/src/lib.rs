@@ -40,6 +40,7 @@
 //! time out.
 
 pub mod checker;
+pub mod cluster;
 pub mod core;
 pub mod crash;
 pub mod disk;

@@ -349,10 +349,11 @@ impl History {
         let Operation { begun, request, end } = &self.operations[id.0];
         match end {
             End::Told { at, response } => {
-                format!("#{} {begun}..{at}: {request:?} -> {response:?}", id.0)
+                let Response { revision, body } = response;
+                format!("#{} {begun}..{at}: {request} -> {body} at {revision}", id.0)
             }
-            End::Unknown => format!("#{} {begun}..: {request:?} -> unknown", id.0),
-            End::Failed => format!("#{} {begun}: {request:?} -> failed", id.0),
+            End::Unknown => format!("#{} {begun}..: {request} -> unknown", id.0),
+            End::Failed => format!("#{} {begun}: {request} -> failed", id.0),
         }
     }
 }
@@ -375,6 +376,8 @@ fn seen_in<'a>(body: &'a Body, into: &mut Vec<&'a KeyValue>) {
         Body::Txn { bodies, .. } => bodies.iter().for_each(|body| seen_in(body, into)),
     }
 }
+
+mod words;
 
 #[cfg(test)]
 mod tests;

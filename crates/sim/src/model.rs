@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::etcdserverpb::compare::TargetUnion;
+use api::etcdserverpb::compare::{CompareResult, TargetUnion};
 use api::etcdserverpb::request_op::Request;
-use api::etcdserverpb::{DeleteRangeRequest, InternalRaftRequest, PutRequest, TxnRequest};
+use api::etcdserverpb::{Compare, DeleteRangeRequest, InternalRaftRequest, PutRequest, TxnRequest};
 use api::mvccpb::KeyValue;
 use bytes::Bytes;
 use prost::Message;
@@ -156,11 +156,7 @@ impl Model {
     }
 
     fn txn(&mut self, txn: &TxnRequest, sub: &mut i64) {
-        let version = |key: &[u8]| self.latest(key).map_or(0, |kv| kv.version);
-        let holds = txn.compare.iter().all(|compare| match compare.target_union {
-            Some(TargetUnion::Version(wanted)) => version(&compare.key) > wanted,
-            _ => false,
-        });
+        let holds = txn.compare.iter().all(|compare| self.holds(compare));
         let ops = if holds { &txn.success } else { &txn.failure };
         let allowed = |request: &Option<Request>| match request {
             Some(Request::RequestPut(put)) => self.may_put(put),
@@ -175,6 +171,25 @@ impl Model {
                 Some(Request::RequestDeleteRange(delete)) => self.delete(delete, sub),
                 _ => {}
             }
+        }
+    }
+
+    /// Whether a condition on a number of a key holds; those of a key that is not there are 0.
+    fn holds(&self, compare: &Compare) -> bool {
+        let kv = self.latest(&compare.key);
+        let (left, right) = match compare.target_union {
+            Some(TargetUnion::Version(right)) => (kv.map(|kv| kv.version), right),
+            Some(TargetUnion::CreateRevision(right)) => (kv.map(|kv| kv.create_revision), right),
+            Some(TargetUnion::ModRevision(right)) => (kv.map(|kv| kv.mod_revision), right),
+            _ => return false,
+        };
+        let left = left.unwrap_or(0);
+        match CompareResult::try_from(compare.result) {
+            Ok(CompareResult::Equal) => left == right,
+            Ok(CompareResult::NotEqual) => left != right,
+            Ok(CompareResult::Less) => left < right,
+            Ok(CompareResult::Greater) => left > right,
+            Err(_) => false,
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use node::{Answer, Body, Entry, HardState, Index, Message, NodeId, ReadId, RoleKind, Term};
 
 use super::member::Member;
+use super::world::ELECTION;
 
 /// The digest after one more entry.
 pub(crate) fn digest(before: u64, entry: &Entry) -> u64 {
@@ -25,8 +26,8 @@ struct Committed {
 }
 
 pub(crate) struct Checker {
-    /// Whoever led a term.
-    leaders: BTreeMap<Term, NodeId>,
+    /// Whoever led a term, and when that was first heard of.
+    leaders: BTreeMap<Term, (NodeId, u64)>,
     /// By index, from 1 on.
     committed: Vec<Committed>,
     votes: BTreeMap<(NodeId, Term), NodeId>,
@@ -62,10 +63,17 @@ impl Checker {
     }
 
     /// Election safety and leader completeness.
-    pub(crate) fn soft_state(&mut self, member: &Member, leader: Option<NodeId>, role: RoleKind, term: Term) {
+    pub(crate) fn soft_state(
+        &mut self,
+        member: &Member,
+        now: u64,
+        leader: Option<NodeId>,
+        role: RoleKind,
+        term: Term,
+    ) {
         let id = member.id;
         if let Some(leader) = leader {
-            let known = *self.leaders.entry(term).or_insert(leader);
+            let (known, _) = *self.leaders.entry(term).or_insert((leader, now));
             assert_eq!(known, leader, "member {id} sees another leader of term {term}");
         }
         if role != RoleKind::Leader {
@@ -183,6 +191,22 @@ impl Checker {
             let known = self.committed.get_mut(index.0 as usize - 1).expect("applied, so it was handed out");
             let known = *known.digest.get_or_insert(digest);
             assert_eq!(known, digest, "member {} differs at {index}", member.id);
+        }
+    }
+
+    /// A leader whose followers have long followed another one knows that it leads no more.
+    pub(crate) fn reigns(&self, members: &[Member], now: u64) {
+        let Some((newest, _)) = self.leaders.iter().rfind(|(_, (_, since))| since + 5 * ELECTION < now)
+        else {
+            return;
+        };
+        for member in members.iter().filter(|member| self.fixed && member.leads()) {
+            let awake = member.paused_until <= now && member.runs_since + 5 * ELECTION < now;
+            let (id, term) = (member.id, member.term());
+            assert!(
+                !awake || term >= *newest,
+                "{id} still leads term {term}, long after term {newest} began"
+            );
         }
     }
 

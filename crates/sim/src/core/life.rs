@@ -83,6 +83,7 @@ fn go_on(world: &mut World) {
     }
     // Writes get through, to everyone, and so do reads. One may still meet a transfer.
     (0..world.members().len()).for_each(|at| world.read(at));
+    let leaves = |conf_state: &node::ConfState| !conf_state.is_joint() || !conf_state.auto_leave;
     let before = world.committed();
     for _ in 0..6 {
         if let Some(leader) = world.agreed_leader() {
@@ -98,6 +99,8 @@ fn go_on(world: &mut World) {
         assert!(world.now < patience, "member {lagging} lags:\n{}", world.picture());
         world.run(TICK);
     }
+    let left = world.members().iter().all(|member| !member.leads() || leaves(&member.machine.conf_state));
+    assert!(left, "a joint configuration was not left:\n{}", world.picture());
     world.compare();
 }
 

@@ -34,6 +34,8 @@ pub(crate) enum Work {
     Install(Snapshot),
     Snapshot(NodeId),
     ReadLog(LogRead),
+    /// Something was found out before, and is told only now.
+    Tell(Input),
 }
 
 pub(crate) struct Member {
@@ -54,6 +56,8 @@ pub(crate) struct Member {
     pub(crate) applied_log: Vec<(Index, u64)>,
     /// Time at which it goes on, if it stands still.
     pub(crate) paused_until: u64,
+    /// Since then it has not stood still.
+    pub(crate) runs_since: u64,
     /// Microseconds between two of its ticks.
     pub(crate) tick: u64,
     /// Until then its disk, or its machine, is slow.
@@ -88,6 +92,7 @@ impl Member {
             work: VecDeque::new(),
             applied_log: Vec::new(),
             paused_until: 0,
+            runs_since: 0,
             tick,
             slow_disk_until: 0,
             slow_apply_until: 0,
@@ -180,6 +185,7 @@ impl Member {
                 tell.push(Input::Applied(self.machine.applied));
             }
             Some(Work::Snapshot(to)) => tell.push(Input::Snapshot { to, snapshot: freeze(&self.machine) }),
+            Some(Work::Tell(input)) => tell.push(input),
             Some(Work::ReadLog(read)) => tell.push(self.disk.read(read)),
         }
     }
@@ -283,7 +289,7 @@ impl Disk {
     }
 
     /// What a leader wants for one who is behind; nothing if it has been released.
-    fn read(&self, read: LogRead) -> Input {
+    pub(crate) fn read(&self, read: LogRead) -> Input {
         let LogRead { to, after, upto, bytes } = read;
         let before = self.entry(after).map(|entry| entry.term);
         let begin = (after == self.snapshot.index).then_some(self.snapshot.term);

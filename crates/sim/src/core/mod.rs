@@ -23,6 +23,7 @@
 //! | state machine safety | everybody applies the same entry at an index; equal digests |
 //! | acknowledged is durable | what is applied, acknowledged or shown to voters is on the disk |
 //! | linearizable reads | a read index covers all that was committed when the question was asked |
+//! | an end to every reign | nobody still leads five election timeouts after somebody else began to |
 //! | bound proposals | what was for one term only stands in the log with that term, or not at all |
 //! | progress | after the faults: a leader, new entries, nobody lags, no question without an answer |
 //!

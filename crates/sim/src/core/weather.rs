@@ -51,6 +51,8 @@ faults! {
     Drift => "drifting clocks",
     /// Leadership is to be handed over.
     Transfer => "transfers",
+    /// A leader is cut off, or crashes, right after its election.
+    Coup => "leaders lost at once",
     /// Somebody campaigns without need.
     Campaign => "needless campaigns",
     /// Members are to come, go, or change what they are.
@@ -123,6 +125,8 @@ pub struct Weather {
     pub drift: u64,
     /// Of so many snapshots one cannot be made.
     pub no_snapshot: u64,
+    /// Of so many leaders one is lost right after its election.
+    pub coup: u64,
     /// Microseconds between two of a kind, on the average.
     pub partition: u64,
     /// See `partition`.
@@ -172,7 +176,7 @@ impl Weather {
         }
         let often = |random: &mut Random| [2 * SECOND, 5 * SECOND, 15 * SECOND][random.below(3) as usize];
         while weather.kinds() < 8 + random.below(4) {
-            match random.below(15) {
+            match random.below(16) {
                 0 => weather.lose = [5, 20, 100][random.below(3) as usize],
                 1 => weather.double = [5, 50][random.below(2) as usize],
                 2 => weather.delay = [5, 50, 200][random.below(3) as usize],
@@ -186,6 +190,7 @@ impl Weather {
                 11 => weather.slow_disk = often(random),
                 12 => weather.slow_apply = often(random),
                 13 => weather.transfer = often(random),
+                14 => weather.coup = [1, 3][random.below(2) as usize],
                 _ => (weather.campaign, weather.hint) = (3 * often(random), often(random)),
             }
         }
@@ -212,9 +217,9 @@ impl Weather {
     /// How many kinds of faults can come.
     pub fn kinds(&self) -> u64 {
         let Weather { lose, double, delay, reorder, drift, no_snapshot, partition, one_way, .. } = *self;
-        let Weather { crash, pause, slow_disk, slow_apply, transfer, campaign, change, .. } = *self;
+        let Weather { coup, crash, pause, slow_disk, slow_apply, transfer, campaign, change, .. } = *self;
         let mild = [lose, double, delay, reorder, drift, no_snapshot, partition, one_way];
-        let harsh = [crash, pause, slow_disk, slow_apply, transfer, campaign, change];
+        let harsh = [coup, crash, pause, slow_disk, slow_apply, transfer, campaign, change];
         mild.into_iter().chain(harsh).filter(|n| *n > 0).count() as u64
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use node::{
     Body, Change, ChangeKind, ConfChangeV2, Effect, EntryKind, Input, Message, Node, NodeId, Proposal,
-    ReadId, Transition,
+    ReadId, RoleKind, Transition,
 };
 
 use super::checker::Checker;
@@ -33,6 +33,8 @@ enum Event {
     Start { at: usize },
     Flush { at: usize },
     Misfortune(Fault),
+    Coup { at: usize, life: u64 },
+    Heal,
     Write,
     Read,
 }
@@ -212,6 +214,7 @@ impl World {
                 self.input(at, Input::LeaderGone(leader));
             }
             Event::Resume { at, life, since } if self.lives(at, life) => {
+                self.members[at].runs_since = self.now;
                 // A member looks at its clock and knows. Nothing may rest on that.
                 if self.now - since >= ELECTION && self.random.one_in(2) {
                     self.input(at, Input::Stalled);
@@ -220,6 +223,8 @@ impl World {
             Event::Start { at } if self.members[at].node.is_none() => self.start(at),
             Event::Flush { at } => self.flush(at),
             Event::Misfortune(fault) => self.misfortune(fault),
+            Event::Coup { at, life } if self.lives(at, life) => self.coup(at),
+            Event::Heal => self.heal_links(),
             Event::Write => {
                 let at = self.some_member();
                 let count = 1 + self.random.below(4);
@@ -292,11 +297,21 @@ impl World {
             Effect::ReadDropped { id } => self.checker.read_dropped(self.members[at].id, id),
             Effect::SoftState { leader, role, term } => {
                 self.note(4, term.0 ^ leader.map_or(0, |id| id.0).rotate_left(48));
-                self.checker.soft_state(&self.members[at], leader, role, term);
+                self.checker.soft_state(&self.members[at], self.now, leader, role, term);
+                if role == RoleKind::Leader && self.chance(self.weather.coup) {
+                    let (life, when) =
+                        (self.members[at].life, self.now + self.random.below(10 * MILLISECOND));
+                    self.agenda.plan(when, Event::Coup { at, life });
+                }
             }
             Effect::ReadLog(read) => {
                 self.tally.count(Fault::LogRead);
-                self.queue(at, Work::ReadLog(read));
+                // It is read now or later, and the answer comes later still.
+                let work = match self.random.one_in(2) {
+                    true => Work::Tell(self.members[at].disk.read(read)),
+                    false => Work::ReadLog(read),
+                };
+                self.queue(at, work);
             }
             Effect::MakeSnapshot { to } => {
                 if self.chance(self.weather.no_snapshot) {
@@ -539,6 +554,20 @@ impl World {
         }
     }
 
+    /// A new leader has just begun to speak.
+    fn coup(&mut self, at: usize) {
+        self.tally.count(Fault::Coup);
+        if self.random.one_in(2) {
+            return self.crash(at);
+        }
+        for other in (0..self.members.len()).filter(|other| *other != at) {
+            self.link(at, other).cut = true;
+            self.link(other, at).cut = true;
+        }
+        let until = self.now + self.random.below(4 * ELECTION);
+        self.agenda.plan(until, Event::Heal);
+    }
+
     fn pause(&mut self, at: usize) {
         let until = self.now + 1 + self.random.below(3 * ELECTION);
         let (now, member) = (self.now, &mut self.members[at]);
@@ -554,6 +583,7 @@ impl World {
         let seed = self.random.next_u64();
         self.members[at].start(seed);
         let (life, tick) = (self.members[at].life, self.members[at].tick);
+        self.members[at].runs_since = self.now;
         let first = self.now + self.random.below(tick);
         self.agenda.plan(first, Event::Tick { at, life });
         self.input(at, Input::Unreachable(NodeId(0)));
@@ -669,6 +699,7 @@ impl World {
     /// Compares all logs, and all machines.
     pub(crate) fn compare(&mut self) {
         self.checker.logs(&self.members);
+        self.checker.reigns(&self.members, self.now);
     }
 
     pub(crate) fn members(&self) -> &[Member] {

@@ -1,0 +1,317 @@
+//! Misfortunes: what goes wrong next, and for how long.
+
+use api::etcdserverpb::CompactionRequest;
+use api::raftpb::{ConfChange, ConfChangeType};
+
+use super::checks::Checked;
+use super::disk::Trouble;
+use super::member::{Identity, What};
+use super::plan::{Fault, MILLISECOND, SECOND, Time};
+use super::requests::{Ask, Token, Told};
+use super::world::{ADMIN, MACHINES, World};
+
+/// What ends a misfortune.
+#[derive(Clone, Debug)]
+pub(crate) enum Relief {
+    /// These links work again.
+    Links(Vec<(usize, usize)>),
+    SlowDisk(usize),
+    SlowApply(usize),
+    Full(usize),
+    Answers,
+}
+
+impl World {
+    /// Something goes wrong, and the next thing will in a while.
+    pub(crate) fn misfortune(&mut self) -> Checked {
+        if self.mended {
+            return Ok(());
+        }
+        let next = MILLISECOND + self.random.below(2 * self.plan.calm);
+        self.queue.after(next, What::Misfortune);
+        let fault = self.plan.faults[self.random.below(self.plan.faults.len() as u64) as usize];
+        let lasts = 100 * MILLISECOND + self.random.below(8 * SECOND);
+        self.befall(fault, lasts)
+    }
+
+    fn befall(&mut self, fault: Fault, lasts: Time) -> Checked {
+        let up = self.up();
+        let Some(&machine) = up.get(self.random.below(up.len().max(1) as u64) as usize) else { return Ok(()) };
+        match fault {
+            Fault::Loss | Fault::Duplication | Fault::Delay | Fault::Reordering => {
+                self.tally.count(fault);
+                self.bad_weather(fault, lasts);
+            }
+            Fault::Partition | Fault::OneWayPartition => {
+                self.tally.count(fault);
+                self.part(fault == Fault::OneWayPartition, lasts);
+            }
+            Fault::ProcessKill | Fault::PowerLoss => {
+                self.tally.count(fault);
+                // Now and then several at once, or all.
+                let more = if self.random.one_in(4) { self.random.below(up.len() as u64) } else { 0 };
+                for at in 0..=more as usize {
+                    let machine = if at == 0 { machine } else { up[at - 1] };
+                    self.power_off(machine, fault == Fault::PowerLoss);
+                    let away = match self.random.below(3) {
+                        0 => self.random.below(SECOND),
+                        _ => self.random.below(2 * lasts),
+                    };
+                    self.queue.after(away, What::Start(machine));
+                }
+            }
+            Fault::TornFlush | Fault::Snapshot | Fault::WatchLoss | Fault::WatchLag | Fault::LeaseExpiry => {
+                // Of these the others take care, or they come by themselves.
+            }
+            Fault::ClockDrift => {}
+            Fault::FsyncError => {
+                self.tally.count(fault);
+                let skip = self.random.below(3);
+                self.slots[machine].disk.set_trouble(Trouble::Sync(skip));
+            }
+            Fault::WriteError => {
+                self.tally.count(fault);
+                let skip = self.random.below(3);
+                self.slots[machine].disk.set_trouble(Trouble::Write(skip));
+            }
+            Fault::FullDisk => {
+                self.tally.count(fault);
+                self.slots[machine].disk.set_trouble(Trouble::Full);
+                self.relieve_after(lasts, Relief::Full(machine));
+            }
+            Fault::SlowDisk => {
+                self.tally.count(fault);
+                let slow = 20 * MILLISECOND + self.random.below(2 * SECOND);
+                let all = self.random.one_in(4);
+                for one in if all { up.clone() } else { vec![machine] } {
+                    self.slots[one].slow_disk = slow;
+                    self.relieve_after(2 * lasts, Relief::SlowDisk(one));
+                }
+            }
+            Fault::SlowApply => {
+                self.tally.count(fault);
+                self.slots[machine].slow_apply = 5 * MILLISECOND + self.random.below(SECOND / 2);
+                self.relieve_after(2 * lasts, Relief::SlowApply(machine));
+            }
+            Fault::Pause => {
+                self.tally.count(fault);
+                self.slots[machine].paused_until = self.queue.now + lasts / 2;
+            }
+            Fault::ClockJump => {
+                self.tally.count(fault);
+                let ahead = self.random.below(10 * SECOND);
+                let now = self.queue.now;
+                if let Some(member) = &mut self.slots[machine].member {
+                    member.clock.ahead += ahead;
+                    self.checks.jumps.push((now, ahead));
+                }
+            }
+            Fault::FalseGone => {
+                self.tally.count(fault);
+                let id = up[self.random.below(up.len() as u64) as usize];
+                if let Some(id) = self.slots[id].identity.as_ref().map(|identity| identity.id) {
+                    let local = super::member::Local::Gone(node::NodeId(id));
+                    self.queue.after(1, What::At((machine, self.starts[machine]), local));
+                }
+            }
+            Fault::Transfer => {
+                self.tally.count(fault);
+                let to = up[self.random.below(up.len() as u64) as usize];
+                if let Some(id) = self.slots[to].identity.as_ref().map(|identity| identity.id) {
+                    self.administer(machine, Ask::Transfer(id));
+                }
+            }
+            Fault::Compaction => {
+                self.tally.count(fault);
+                let revision = self.checks.revision() - self.random.below(40) as i64;
+                let request = CompactionRequest { revision, ..CompactionRequest::default() };
+                self.administer(machine, Ask::Compact(request));
+            }
+            Fault::LostAnswer => {
+                self.lost_answers = 100 + self.random.below(500);
+                self.relieve_after(lasts, Relief::Answers);
+            }
+            Fault::AddMember => self.add_member(machine),
+            Fault::RemoveMember => self.remove_member(machine),
+            Fault::PromoteMember => self.promote_member(),
+            Fault::ReplaceMember => {
+                self.tally.count(fault);
+                self.remove_member(machine);
+                self.add_member(machine);
+            }
+        }
+        Ok(())
+    }
+
+    fn relieve_after(&mut self, lasts: Time, relief: Relief) {
+        self.reliefs.push(relief);
+        self.queue.after(lasts, What::Relief(self.reliefs.len() as u64 - 1));
+    }
+
+    pub(crate) fn relieve(&mut self, number: usize) -> Checked {
+        if self.mended {
+            return Ok(());
+        }
+        match self.reliefs[number].clone() {
+            Relief::Links(links) => {
+                for (from, to) in links {
+                    *self.network.link(from, to) = super::network::Link::default();
+                }
+            }
+            Relief::SlowDisk(machine) => self.slots[machine].slow_disk = 0,
+            Relief::SlowApply(machine) => self.slots[machine].slow_apply = 0,
+            Relief::Full(machine) => self.slots[machine].disk.set_trouble(Trouble::None),
+            Relief::Answers => self.lost_answers = 0,
+        }
+        Ok(())
+    }
+
+    /// Some links are bad for a while.
+    fn bad_weather(&mut self, fault: Fault, lasts: Time) {
+        let everywhere = self.random.one_in(3);
+        let mut links = Vec::new();
+        for from in 0..MACHINES {
+            for to in 0..MACHINES {
+                if from == to || !everywhere && !self.random.one_in(3) {
+                    continue;
+                }
+                let (much, slow) = (20 + self.random.below(400), self.random.below(SECOND));
+                let link = self.network.link(from, to);
+                match fault {
+                    Fault::Loss => link.loss = much,
+                    Fault::Duplication => link.duplication = much,
+                    Fault::Delay => link.delay = slow / 4,
+                    _ => link.jitter = 1 + slow,
+                }
+                links.push((from, to));
+            }
+        }
+        self.relieve_after(lasts, Relief::Links(links));
+    }
+
+    /// The machines fall into two parts, or some only hear and are not heard.
+    fn part(&mut self, one_way: bool, lasts: Time) {
+        let sides: Vec<bool> = (0..MACHINES).map(|_| self.random.one_in(2)).collect();
+        let single = self.random.below(MACHINES as u64) as usize;
+        let mask = one_way && self.random.one_in(2);
+        let mut links = Vec::new();
+        for from in 0..MACHINES {
+            for to in 0..MACHINES {
+                let cut = match (one_way, mask) {
+                    (false, _) => sides[from] != sides[to],
+                    (true, true) => self.random.one_in(3),
+                    (true, false) => from == single % self.plan.members,
+                };
+                if from != to && cut {
+                    self.network.link(from, to).cut = true;
+                    links.push((from, to));
+                }
+            }
+        }
+        self.relieve_after(lasts, Relief::Links(links));
+    }
+
+    // ---- members that come and go -----------------------------------------------------------
+
+    fn administer(&mut self, machine: usize, ask: Ask) -> u64 {
+        self.admin_step += 1;
+        let token = Token { client: ADMIN, step: self.admin_step };
+        self.send(machine, token, ask);
+        self.admin_step
+    }
+
+    pub(crate) fn admin_answered(&mut self, step: u64, told: &Told) -> Checked {
+        let Some(machine) = self.additions.remove(&step) else { return Ok(()) };
+        match told {
+            Told::Done(_) => self.queue.after(self.plan.tick, What::Start(machine)),
+            _ => return Ok(()),
+        }
+        Ok(())
+    }
+
+    fn add_member(&mut self, at: usize) {
+        let conf = self.checks.conf_at(self.checks.last());
+        let size = conf.voters.len() + conf.learners.len();
+        let learner = self.random.one_in(2);
+        let free = (0..MACHINES).find(|machine| self.slots[*machine].identity.is_none());
+        let Some(machine) = free.filter(|_| size < 7) else { return };
+        self.tally.count(Fault::AddMember);
+        let id = machine as u64 + 1;
+        self.slots[machine].identity = Some(Identity { id, founders: Vec::new() });
+        self.machines.insert(id, machine);
+        let member = apply::Member {
+            id,
+            peer_urls: vec![format!("http://{id}")],
+            is_learner: learner,
+            ..apply::Member::default()
+        };
+        let kind =
+            if learner { ConfChangeType::ConfChangeAddLearnerNode } else { ConfChangeType::ConfChangeAddNode };
+        let change = ConfChange {
+            id: None,
+            r#type: Some(kind.into()),
+            node_id: Some(id),
+            context: Some(apply::to_json(&member)),
+        };
+        let step = self.administer(at, Ask::Change(change));
+        self.additions.insert(step, machine);
+    }
+
+    fn remove_member(&mut self, at: usize) {
+        let conf = self.checks.conf_at(self.checks.last());
+        let all: Vec<u64> = conf.voters.iter().chain(&conf.learners).map(|id| id.0).collect();
+        if conf.voters.len() < 2 {
+            return;
+        }
+        self.tally.count(Fault::RemoveMember);
+        let id = all[self.random.below(all.len() as u64) as usize];
+        let change = ConfChange {
+            id: None,
+            r#type: Some(ConfChangeType::ConfChangeRemoveNode.into()),
+            node_id: Some(id),
+            context: None,
+        };
+        self.administer(at, Ask::Change(change));
+    }
+
+    fn promote_member(&mut self) {
+        let conf = self.checks.conf_at(self.checks.last());
+        let Some(learner) = conf.learners.first().map(|id| id.0) else { return };
+        let leader = self.slots.iter().position(|slot| slot.member.as_ref().is_some_and(|member| member.leading));
+        if let Some(machine) = leader {
+            self.tally.count(Fault::PromoteMember);
+            self.administer(machine, Ask::Promote(learner));
+        }
+    }
+
+    // ---- the end of it ----------------------------------------------------------------------
+
+    /// Everything works from now on, but for a minority that may stay away.
+    pub(crate) fn mend(&mut self) -> Checked {
+        self.mended = true;
+        self.network.heal();
+        self.lost_answers = 0;
+        let changes = [Fault::AddMember, Fault::RemoveMember, Fault::PromoteMember, Fault::ReplaceMember];
+        if !changes.iter().any(|fault| self.plan.may(*fault)) && self.random.one_in(2) {
+            let mut minority = (self.plan.members - 1) / 2;
+            while minority > 0 {
+                minority -= 1;
+                let machine = self.random.below(self.plan.members as u64) as usize;
+                self.away.insert(machine);
+            }
+        }
+        for machine in 0..MACHINES {
+            let slot = &mut self.slots[machine];
+            slot.paused_until = 0;
+            (slot.slow_disk, slot.slow_apply) = (0, 0);
+            slot.disk.set_trouble(Trouble::None);
+            if self.away.contains(&machine) {
+                self.power_off(machine, true);
+            } else if self.slots[machine].identity.is_some() {
+                let soon = self.random.below(SECOND);
+                self.queue.after(soon, What::Start(machine));
+            }
+        }
+        Ok(())
+    }
+}
