@@ -91,13 +91,17 @@ impl Node {
         self.raft.persisted(id);
     }
 
-    fn unfold(&mut self, ready: Ready, effects: &mut Vec<Effect>) {
+    fn unfold(&mut self, mut ready: Ready, effects: &mut Vec<Effect>) {
         if let Some(persist) = ready.persist {
             let (id, must_sync) = (persist.id, persist.must_sync);
             effects.push(Effect::Persist(persist));
             self.writes.push_back(Write { id, since: self.now, must_sync, promises: Vec::new() });
         }
         send(ready.messages, effects);
+        // R8, W1, planted: ack-before-durable.
+        if planted::is("ack-before-durable") {
+            send(std::mem::take(&mut ready.promises), effects);
+        }
         // A write that needs no sync bears no promise, and may stay unacknowledged for long.
         match self.writes.iter_mut().rfind(|write| write.must_sync) {
             Some(write) => write.promises.extend(ready.promises),
@@ -109,7 +113,12 @@ impl Node {
             effects.push(Effect::Configured(conf_state));
         }
         if !ready.committed.is_empty() {
-            effects.push(Effect::Apply(ready.committed));
+            let mut committed = ready.committed;
+            // Planted: apply-out-of-order.
+            if planted::is("apply-out-of-order") && committed.len() > 2 {
+                committed.rotate_left(1);
+            }
+            effects.push(Effect::Apply(committed));
         }
         effects.extend(ready.reads.into_iter().map(|outcome| match outcome {
             ReadOutcome::Ready { id, index } => Effect::ReadReady { id, index },

@@ -228,7 +228,11 @@ impl Log {
             return None;
         }
         let matched = Index(prev.0.0 + entries.len() as u64);
-        let known = entries.iter().take_while(|e| self.matches(e.index, e.term)).count();
+        // §5.3, planted: truncate-on-old-append.
+        let known = match planted::is("truncate-on-old-append") {
+            true => entries.iter().take_while(|e| e.index <= self.commit).count(),
+            false => entries.iter().take_while(|e| self.matches(e.index, e.term)).count(),
+        };
         if known < entries.len() {
             let from = entries[known].index;
             if from <= self.last() {
@@ -263,6 +267,10 @@ impl Log {
     fn limit_writes(&mut self, upto: Index) {
         self.stable = self.stable.min(upto);
         self.issued = self.issued.min(upto);
+        // R7, planted: stale-append-ack.
+        if planted::is("stale-append-ack") {
+            return;
+        }
         for write in &mut self.writes {
             write.upto = write.upto.min(upto);
         }
@@ -330,6 +338,10 @@ impl Log {
 
     /// Whether a configuration change is committed but not applied.
     pub(crate) fn has_unapplied_conf_change(&self) -> bool {
+        // R14, planted: campaign-unapplied.
+        if planted::is("campaign-unapplied") {
+            return false;
+        }
         self.conf_changes.front().is_some_and(|index| *index <= self.commit)
     }
 
@@ -394,7 +406,9 @@ impl Log {
 
     /// The next batch for the machine: committed, durable here, and not more than it can hold.
     pub(crate) fn take_committed(&mut self, max_batch: usize, max_held: usize) -> Vec<Entry> {
-        let upto = self.commit.min(self.stable);
+        // R9, planted: apply-before-durable.
+        let durable = if planted::is("apply-before-durable") { self.last() } else { self.stable };
+        let upto = self.commit.min(durable);
         if upto <= self.handed || self.handed < self.begin.0 || self.handed_total >= max_held {
             return Vec::new();
         }

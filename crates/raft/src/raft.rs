@@ -82,7 +82,8 @@ impl Raft {
         let mut raft = Raft {
             rng,
             term,
-            vote: hard_state.vote,
+            // R8, planted: forget-vote.
+            vote: hard_state.vote.filter(|_| !planted::is("forget-vote")),
             log,
             membership,
             role: Role::Follower(Follower::default()),
@@ -197,7 +198,8 @@ impl Raft {
     fn answer_from_the_past(&mut self, message: &Message) {
         let leases = self.config.check_quorum || self.config.pre_vote;
         match &message.body {
-            Body::Append { .. } | Body::Heartbeat { .. } if leases => {
+            // R5, planted: silent-to-the-past.
+            Body::Append { .. } | Body::Heartbeat { .. } if leases && !planted::is("silent-to-the-past") => {
                 self.promise(message.from, Body::AppendResponse { index: Index(0), reject: None });
             }
             Body::PreVote(_) => self.send(message.from, Body::PreVoteResponse(self.answer(false))),
@@ -220,7 +222,12 @@ impl Raft {
         let free = self.vote == Some(from)
             || self.vote.is_none() && self.leader().is_none()
             || pre && term > self.term;
-        let grant = free && self.log.is_up_to_date(show.last_index, show.last_term);
+        // R13, planted: learner-refuses-vote.
+        let mute = planted::is("learner-refuses-vote") && !self.membership.is_voter(self.config.id);
+        // §5.4.1, planted: vote-for-shorter-log.
+        let complete =
+            planted::is("vote-for-shorter-log") || self.log.is_up_to_date(show.last_index, show.last_term);
+        let grant = free && complete && !mute;
         // A grant names the term it was asked for: the asker of a pre-vote is not there yet. A
         // refusal names our own, so that the asker catches up.
         let term = if grant { term } else { self.term };

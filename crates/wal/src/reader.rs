@@ -235,7 +235,6 @@ impl LogReader {
             at += 1;
             let end = map.runs.get(at).map_or(Index(u64::MAX), |next| next.first);
             let (file, path, size) = self.open(view, run.seq)?;
-            let path = &path;
             let mut reader = Reader::resume(&*file, &path, size, (run.offset, run.crc));
             loop {
                 let (header, offset) = match reader.step()? {

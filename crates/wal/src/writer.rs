@@ -389,6 +389,10 @@ impl Wal {
 
 fn write_and_sync(file: &dyn DiskFile, bytes: &[u8], offset: u64) -> Result<(), (&'static str, io::Error)> {
     file.write_at(bytes, offset).map_err(|e| ("write", e))?;
+    // W1, planted: skip-fsync.
+    if planted::is("skip-fsync") {
+        return Ok(());
+    }
     file.sync_data().map_err(|e| ("sync", e))
 }
 
@@ -420,7 +424,10 @@ fn publish(
     encoder.mark(name.seq, encoder.buf.len() as u64);
     write_and_sync(file, &encoder.buf, 0).map_err(|(doing, e)| io_error(doing, &temporary)(e))?;
     disk.rename(&temporary, &path).map_err(io_error("rename", &temporary))?;
-    disk.sync_dir(dir).map_err(io_error("sync", dir))?;
+    // W7, planted: skip-directory-sync.
+    if !planted::is("skip-directory-sync") {
+        disk.sync_dir(dir).map_err(io_error("sync", dir))?;
+    }
     let head = encoder.buf.len() as u64;
     encoder.buf.clear();
     Ok(head)

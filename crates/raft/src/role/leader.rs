@@ -98,7 +98,9 @@ impl Raft {
         let Role::Leader(leader) = &mut self.role else { return };
         if leader.since_check >= self.config.election_ticks {
             leader.since_check = 0;
-            if self.config.check_quorum && !self.quorum_is_active() {
+            // R19, planted: lead-without-quorum.
+            let unheard = self.config.check_quorum && !self.quorum_is_active();
+            if unheard && !planted::is("lead-without-quorum") {
                 self.dirty = true;
                 return self.become_follower(self.term, None);
             }
@@ -149,7 +151,8 @@ impl Raft {
                 return Err(DropReason::Backlog);
             }
         } else {
-            if self.log.applied() < leader.pending_conf {
+            // R15, planted: two-config-changes.
+            if self.log.applied() < leader.pending_conf && !planted::is("two-config-changes") {
                 return Err(DropReason::ConfChangePending);
             }
             let change = ConfChangeV2::decode(kind, &data).map_err(|_| DropReason::ConfChangeInvalid)?;
@@ -173,7 +176,9 @@ impl Raft {
 
     /// Leaves a joint configuration that is to be left by itself, once it is certain to be entered.
     pub(crate) fn leave_joint(&mut self) {
-        if self.membership.auto_leave && matches!(self.role, Role::Leader(_)) {
+        // R16, planted: joint-forever.
+        let leaves = self.membership.auto_leave && !planted::is("joint-forever");
+        if leaves && matches!(self.role, Role::Leader(_)) {
             // If a transfer stands in the way, there is another try with the next entry applied
             // here, or by the next leader when its first entry is.
             let _ = self.append(EntryKind::ConfChangeV2, Arc::new([]));
@@ -184,7 +189,9 @@ impl Raft {
     /// terms are never committed by counting: a later leader might still overwrite them (§5.4.2).
     pub(crate) fn advance_commit(&mut self) {
         let Role::Leader(leader) = &mut self.role else { return };
-        let (me, own) = (self.config.id, self.log.stable());
+        // R7, R9, planted: count-unsynced-self.
+        let own = if planted::is("count-unsynced-self") { self.log.last() } else { self.log.stable() };
+        let me = self.config.id;
         let progress = &leader.progress;
         let matched = |id| match id == me {
             true => own.0,
@@ -192,7 +199,9 @@ impl Raft {
         };
         let index = Index(reached_jointly(self.membership.sides(), matched));
         let before = self.log.commit();
-        if index > before && self.log.matches(index, self.term) {
+        // R1, planted: commit-old-term.
+        let own_term = self.log.matches(index, self.term) || planted::is("commit-old-term");
+        if index > before && own_term {
             let freed = self.log.payload(before, index);
             assert!(
                 freed <= leader.uncommitted,
@@ -216,7 +225,9 @@ impl Raft {
 
     fn advance_reads(&mut self) {
         let Role::Leader(leader) = &mut self.role else { return };
-        if leader.reads.len() == 0 || !self.log.matches(self.log.commit(), self.term) {
+        // R2, planted: read-before-first-commit.
+        let knows = self.log.matches(self.log.commit(), self.term) || planted::is("read-before-first-commit");
+        if leader.reads.len() == 0 || !knows {
             return;
         }
         self.confirm_reads();
@@ -234,6 +245,8 @@ impl Raft {
         let (me, newest, progress) = (self.config.id, leader.reads.newest(), &leader.progress);
         let echoed = |id| match id == me {
             true => newest,
+            // R6, planted: read-without-round.
+            false if planted::is("read-without-round") => newest,
             false => progress.get(&id).map_or(0, |p| p.round),
         };
         let confirmed = reached_jointly(self.membership.sides(), echoed).min(newest);
@@ -282,6 +295,8 @@ impl Raft {
                 let Role::Leader(leader) = &mut self.role else { return };
                 leader.retiring = match self.membership.is_voter(me) {
                     true => None,
+                    // R17, planted: removed-leader-stays.
+                    false if planted::is("removed-leader-stays") => None,
                     false => Some(Retiring { index: self.log.applied().next(), ticks: 0, round: None }),
                 };
             }

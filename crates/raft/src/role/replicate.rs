@@ -29,7 +29,10 @@ impl Raft {
                     // it unless heard of lately.
                     if progress.active && progress.has_room(window) && progress.reading.is_none() {
                         progress.reading = Some(prev_index);
-                        let (upto, bytes) = (log.begin(), limits.append_bytes);
+                        // R7, planted: read-log-not-final.
+                        let final_upto = !planted::is("read-log-not-final");
+                        let upto = if final_upto { log.begin() } else { log.last() };
+                        let bytes = limits.append_bytes;
                         self.out.log_reads.push(LogRead { to: *id, after: prev_index, upto, bytes });
                     }
                     break;
@@ -59,7 +62,9 @@ impl Raft {
             None => [].into(),
         };
         for (id, progress) in &mut leader.progress {
-            let commit = self.log.commit().min(progress.matched);
+            // R10, planted: commit-beyond-match.
+            let known = if planted::is("commit-beyond-match") { self.log.last() } else { progress.matched };
+            let commit = self.log.commit().min(known);
             progress.commit_sent = progress.commit_sent.max(commit);
             let body = Body::Heartbeat { commit, context: std::sync::Arc::clone(&context) };
             self.out.messages.push(crate::Message { to: *id, from: me, term, body });
@@ -102,7 +107,10 @@ impl Raft {
             Body::HeartbeatResponse { context } => {
                 progress.heartbeat_echoed(self.log.last());
                 if let Ok(round) = <[u8; 8]>::try_from(&context[..]) {
-                    progress.round = progress.round.max(u64::from_be_bytes(round));
+                    let round = u64::from_be_bytes(round);
+                    // R3, planted: late-echo-confirms.
+                    let round = if planted::is("late-echo-confirms") { leader.reads.newest() } else { round };
+                    progress.round = progress.round.max(round);
                 }
                 self.advance_transfer();
             }
@@ -186,7 +194,8 @@ impl Raft {
         for progress in leader.progress.values_mut() {
             if let Flow::Snapshot { ticks, .. } = &mut progress.flow {
                 *ticks += 1;
-                if *ticks >= limit {
+                // R12, planted: wait-for-snapshot-forever.
+                if *ticks >= limit && !planted::is("wait-for-snapshot-forever") {
                     progress.snapshot_lost();
                 }
             }
