@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_c
 use tonic::body::Body;
 
 use crate::listen::Listeners;
+use crate::probes::ProbeMetrics;
 use crate::traffic::Counted;
 use crate::{endpoints, peer};
 
@@ -46,6 +47,7 @@ pub struct Gateway(Arc<Inner>);
 struct Inner {
     member: Arc<Member>,
     services: Services,
+    probed: ProbeMetrics,
     http2: Http2,
     listeners: Mutex<Option<Listeners>>,
     deal_to: Vec<UnboundedSender<TcpStream>>,
@@ -69,6 +71,7 @@ impl Gateway {
             .unzip();
         Self(Arc::new(Inner {
             services: Services::new(Arc::clone(&member)),
+            probed: ProbeMetrics::new(member.metrics().registry()),
             member,
             http2,
             listeners: Mutex::new(Some(listeners)),
@@ -150,7 +153,7 @@ impl Gateway {
         if is_grpc && request.version() == http::Version::HTTP_2 {
             self.0.services.call(request).await
         } else {
-            endpoints::answer(&self.0.member, &request).await
+            endpoints::answer(&self.0.member, &self.0.probed, &request).await
         }
     }
 

@@ -14,7 +14,7 @@ use server::{ETCD_VERSION, Member, STORAGE_VERSION};
 use tonic::body::Body;
 
 use crate::health;
-use crate::probes::{self, Probe};
+use crate::probes::{self, Found, ProbeMetrics};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -27,7 +27,11 @@ const CORS: [(HeaderName, HeaderValue); 3] = [
 ];
 
 /// Answers by path.
-pub(crate) async fn answer<B>(member: &Arc<Member>, request: &Request<B>) -> Response<Body> {
+pub(crate) async fn answer<B>(
+    member: &Arc<Member>,
+    probed: &ProbeMetrics,
+    request: &Request<B>,
+) -> Response<Body> {
     let path = request.uri().path();
     let query = request.uri().query().unwrap_or_default();
     let mut response = match (path, request.method()) {
@@ -41,7 +45,10 @@ pub(crate) async fn answer<B>(member: &Arc<Member>, request: &Request<B>) -> Res
             reply(StatusCode::OK, kind, server::scrape(member))
         }
         (path, method) => match probes::find(path) {
-            Some(checks) if method == Method::GET => probe_answer(member, path, checks, query).await,
+            Some(asked) if method == Method::GET => {
+                let found = probes::run(member, probed, asked, &values(query, "exclude")).await;
+                probe_answer(path, found, query)
+            }
             Some(_) => not_allowed(&Method::GET),
             None => not_found(),
         },
@@ -85,8 +92,7 @@ async fn health_answer(member: &Arc<Member>, query: &str) -> Response<Bytes> {
 
 /// `/livez`, `/readyz` and the single checks below them: `ok`, and a line for every check where one
 /// of them failed or the query asks for it.
-async fn probe_answer(member: &Arc<Member>, path: &str, checks: &[Probe], query: &str) -> Response<Bytes> {
-    let found = probes::run(member, checks, &values(query, "exclude")).await;
+fn probe_answer(path: &str, found: Found, query: &str) -> Response<Bytes> {
     if !found.is_good {
         tracing::error!(path, reason = found.lines, "Health check error");
         return error(StatusCode::SERVICE_UNAVAILABLE, &found.lines);

@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use api::etcdserverpb::AlarmType;
+use prometheus::{GaugeVec, IntCounterVec, Opts, Registry};
 use server::Member;
 
 use crate::health;
@@ -53,17 +54,51 @@ impl Probe {
     }
 }
 
+/// What is asked for at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// `livez` or `readyz`.
+    kind: &'static str,
+    checks: &'static [Probe],
+}
+
 /// The checks behind a path; none if it is no path of a probe.
-pub(crate) fn find(path: &str) -> Option<&'static [Probe]> {
+pub(crate) fn find(path: &str) -> Option<Asked> {
     let mut parts = path.strip_prefix('/')?.splitn(2, '/');
-    let all = match parts.next()? {
-        "livez" => LIVE,
-        "readyz" => READY,
+    let (kind, all) = match parts.next()? {
+        "livez" => ("livez", LIVE),
+        "readyz" => ("readyz", READY),
         _ => return None,
     };
-    match parts.next() {
-        None => Some(all),
-        Some(name) => all.iter().position(|probe| probe.name() == name).map(|at| &all[at..=at]),
+    let checks = match parts.next() {
+        None => all,
+        Some(name) => all.iter().position(|probe| probe.name() == name).map(|at| &all[at..=at])?,
+    };
+    Some(Asked { kind, checks })
+}
+
+/// What the checks have come to, for whoever looks at the numbers.
+pub(crate) struct ProbeMetrics {
+    last: GaugeVec,
+    all: IntCounterVec,
+}
+
+impl ProbeMetrics {
+    /// Enters the numbers into `registry`, which has them from nobody else.
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let last = Opts::new("etcd_server_healthcheck", "Whether a check went well the last time.");
+        let last = GaugeVec::new(last, &["type", "name"]).expect("a valid metric name");
+        let all = Opts::new("etcd_server_healthchecks_total", "Checks by what they came to.");
+        let all = IntCounterVec::new(all, &["type", "name", "status"]).expect("a valid metric name");
+        registry.register(Box::new(last.clone())).expect("a metric name used once");
+        registry.register(Box::new(all.clone())).expect("a metric name used once");
+        Self { last, all }
+    }
+
+    fn count(&self, kind: &str, name: &str, is_good: bool) {
+        self.last.with_label_values(&[kind, name]).set(f64::from(u8::from(is_good)));
+        let status = if is_good { "success" } else { "error" };
+        self.all.with_label_values(&[kind, name, status]).inc();
     }
 }
 
@@ -76,11 +111,18 @@ pub(crate) struct Found {
 }
 
 /// Runs the checks that are not excluded.
-pub(crate) async fn run(member: &Arc<Member>, checks: &[Probe], excluded: &[String]) -> Found {
+pub(crate) async fn run(
+    member: &Arc<Member>,
+    metrics: &ProbeMetrics,
+    asked: Asked,
+    excluded: &[String],
+) -> Found {
     let mut found = Found { is_good: true, lines: String::new() };
-    for check in checks.iter().filter(|check| !excluded.iter().any(|name| name == check.name())) {
+    for check in asked.checks.iter().filter(|check| !excluded.iter().any(|name| name == check.name())) {
         let name = check.name();
-        let _ = match check.run(member).await {
+        let result = check.run(member).await;
+        metrics.count(asked.kind, name, result.is_ok());
+        let _ = match result {
             Ok(()) => writeln!(found.lines, "[+]{name} ok"),
             Err(words) => {
                 found.is_good = false;
@@ -97,12 +139,13 @@ mod tests {
 
     #[test]
     fn checks_are_found_by_path() {
-        assert_eq!(find("/livez"), Some(LIVE));
-        assert_eq!(find("/readyz"), Some(READY));
-        assert_eq!(find("/readyz/non_learner"), Some(&[Probe::NonLearner][..]));
-        assert_eq!(find("/livez/serializable_read"), Some(&[Probe::SerializableRead][..]));
+        let found = |path: &str| find(path).map(|asked| (asked.kind, asked.checks));
+        assert_eq!(found("/livez"), Some(("livez", LIVE)));
+        assert_eq!(found("/readyz"), Some(("readyz", READY)));
+        assert_eq!(found("/readyz/non_learner"), Some(("readyz", &[Probe::NonLearner][..])));
+        assert_eq!(found("/livez/serializable_read"), Some(("livez", &[Probe::SerializableRead][..])));
         for path in ["/livez/non_learner", "/readyz/", "/readyz/x", "/livez/serializable_read/x", "/", ""] {
-            assert_eq!(find(path), None, "{path}");
+            assert_eq!(found(path), None, "{path}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A member behind a real port, in this process, and the generated clients in front of it.
 #![allow(clippy::unwrap_used)]
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use api::etcdserverpb::watch_request::RequestUnion;
 use api::etcdserverpb::{LeaseKeepAliveRequest, PutRequest, RangeRequest, WatchCreateRequest, WatchRequest};
 use gateway::{Gateway, Http2, Listeners};
 use server::{Config, Server};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio_stream::StreamExt as _;
 use tonic::codec::CompressionEncoding;
@@ -26,12 +27,21 @@ fn config(directory: &Path) -> Config {
 /// Runs `work` with a channel to a member, and stops the member: in the middle of it if `work` says
 /// when, else after it.
 fn with_member<F: Future<Output = ()>>(work: impl FnOnce(Channel, Box<dyn FnOnce() + Send>) -> F) {
+    with_ports(async |client, _peer, stop| {
+        let channel = Endpoint::from_shared(format!("http://{client}")).unwrap().connect().await.unwrap();
+        work(channel, stop).await;
+    });
+}
+
+/// The same with the addresses of the client and the peer port.
+fn with_ports(work: impl AsyncFnOnce(SocketAddr, SocketAddr, Box<dyn FnOnce() + Send>)) {
     let directory = tempfile::tempdir().unwrap();
     let (failures, mut failed) = unbounded_channel();
     let mut server = Server::start(config(directory.path()), failures).unwrap();
-    let listener = gateway::bind((Ipv4Addr::LOCALHOST, 0).into(), false, false).unwrap();
-    let address = listener.local_addr().unwrap();
-    let listeners = Listeners { client: vec![listener], peer: Vec::new() };
+    let [client, peer] =
+        [(); 2].map(|()| gateway::bind((Ipv4Addr::LOCALHOST, 0).into(), false, false).unwrap());
+    let (client_address, peer_address) = (client.local_addr().unwrap(), peer.local_addr().unwrap());
+    let listeners = Listeners { client: vec![client], peer: vec![peer] };
     let http2 = Http2 {
         max_concurrent_streams: u32::MAX,
         keepalive_interval: Duration::ZERO,
@@ -48,10 +58,8 @@ fn with_member<F: Future<Output = ()>>(work: impl FnOnce(Channel, Box<dyn FnOnce
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let channel =
-                Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
             let now = stop.clone();
-            work(channel, Box::new(move || now.send(()).unwrap())).await;
+            work(client_address, peer_address, Box::new(move || now.send(()).unwrap())).await;
         });
         drop(stop);
     });
@@ -137,5 +145,66 @@ fn watches_end_in_a_word_when_the_member_stops() {
         stop();
         let end = answers.message().await.unwrap_err();
         assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: server stopped"));
+    });
+}
+
+/// One question over HTTP/1.1; the status line and the body.
+async fn ask(address: SocketAddr, request: &str, body: &str) -> (u16, String) {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let head =
+        format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all((head + body).as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[test]
+fn probes_tell_how_the_member_is() {
+    with_ports(async |client, _peer, _stop| {
+        let all = "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\nok\n";
+        for (path, status, body) in [
+            ("GET /livez", 200, "ok\n"),
+            ("GET /livez?verbose", 200, "[+]serializable_read ok\nok\n"),
+            ("GET /readyz", 200, "ok\n"),
+            ("GET /readyz?verbose=1", 200, all),
+            ("GET /readyz/linearizable_read?verbose", 200, "[+]linearizable_read ok\nok\n"),
+            ("GET /livez?exclude=serializable_read&verbose", 200, "ok\n"),
+            ("GET /readyz/guess", 404, "404 page not found\n"),
+            ("POST /livez", 405, "Method Not Allowed\n"),
+        ] {
+            assert_eq!(ask(client, path, "").await, (status, body.to_owned()), "{path}");
+        }
+        let (_, numbers) = ask(client, "GET /metrics", "").await;
+        let count = r#"etcd_server_healthchecks_total{name="non_learner",status="success",type="readyz"} 2"#;
+        assert!(numbers.contains(count), "{numbers}");
+    });
+}
+
+/// Alone in its cluster, a member answers others all the same: they may be about to join.
+#[test]
+fn other_members_are_answered() {
+    with_ports(async |client, peer, _stop| {
+        // Clients are served once the member has something to say; other members may ask before.
+        assert_eq!(ask(client, "GET /livez", "").await.0, 200);
+        let (status, version) = ask(peer, "GET /version", "").await;
+        assert_eq!((status, version.contains(r#""etcdcluster":"3.7.0""#)), (200, true), "{version}");
+        let (status, members) = ask(peer, "GET /members", "").await;
+        assert_eq!((status, members.matches("peerURLs").count()), (200, 1), "{members}");
+        let hash = r#"{"header":{"revision":1},"hash":1084519789,"compact_revision":-1,"hash_revision":1}"#;
+        let question = r#"{"revision":0}"#;
+        assert_eq!(ask(peer, "GET /members/hashkv", question).await, (200, hash.to_owned()));
+        let future = (400, "mvcc: required revision is a future revision\n".to_owned());
+        assert_eq!(ask(peer, "GET /members/hashkv", r#"{"revision":7}"#).await, future);
+        let long = "x".repeat(64 * 1024 + 1);
+        let refused = (413, "request body too large\n".to_owned());
+        assert_eq!(ask(peer, "POST /leases", &long).await, refused);
+        let own = format!("/members/promote/{}", u64::MAX);
+        assert_eq!(
+            ask(peer, &format!("POST {own}"), "").await,
+            (404, "membership: ID not found\n".to_owned())
+        );
     });
 }
