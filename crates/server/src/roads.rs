@@ -7,20 +7,25 @@ use std::time::Instant;
 use apply::{Cluster, Member as Other};
 use peer::{Events, Measured, Peers, Settings};
 use raft::{Message, NodeId};
+use tokio::sync::mpsc;
 
 use crate::inbox::OfPeer;
 use crate::member::Member;
 use crate::metrics::ETCD_VERSION;
+use crate::run::ThreadFailure;
 
 /// The oldest version of a member that may take part (etcd's number).
 const MIN_CLUSTER_VERSION: &str = "3.0.0";
 
 /// The member, as its peers' thread knows it.
-pub(crate) struct Ears(Weak<Member>);
+pub(crate) struct Ears {
+    member: Weak<Member>,
+    failures: mpsc::UnboundedSender<ThreadFailure>,
+}
 
 impl Ears {
     fn member(&self) -> Option<Arc<Member>> {
-        self.0.upgrade()
+        self.member.upgrade()
     }
 
     fn tell(&self, news: OfPeer) {
@@ -72,6 +77,12 @@ impl Events for Ears {
         }
     }
 
+    /// Raft may be broken: without it the member must not go on.
+    fn failed(&self, cause: &str) {
+        // Nobody listens any more once the process is on its way out.
+        let _ = self.failures.send(ThreadFailure { thread: "peers".to_owned(), cause: cause.to_owned() });
+    }
+
     fn measured(&self, id: u64, what: Measured) {
         if let Some(member) = self.member() {
             member.metrics().peer_times().observe(id, what);
@@ -80,7 +91,10 @@ impl Events for Ears {
 }
 
 /// Starts the peers' thread. Nobody is known to it yet.
-pub(crate) fn start(member: &Arc<Member>) -> std::io::Result<Peers> {
+pub(crate) fn start(
+    member: &Arc<Member>,
+    failures: mpsc::UnboundedSender<ThreadFailure>,
+) -> std::io::Result<Peers> {
     let config = member.config();
     let settings = Settings {
         version: ETCD_VERSION,
@@ -95,7 +109,7 @@ pub(crate) fn start(member: &Arc<Member>) -> std::io::Result<Peers> {
             config.election_timeout,
         )
     };
-    Peers::start(settings, Arc::new(Ears(Arc::downgrade(member))))
+    Peers::start(settings, Arc::new(Ears { member: Arc::downgrade(member), failures }))
 }
 
 /// Begins to speak with every member of `cluster` but this one, and with `remotes`, of whom the log

@@ -82,7 +82,8 @@ impl Server {
         member.raft().set_committed(applied.0);
         member.raft().set_applied(applied.0);
         member.raft().set_alone(alone);
-        let peers = roads::start(&member).map_err(|error| StartError::Io("peers".into(), error))?;
+        let peers = roads::start(&member, failures.clone());
+        let peers = peers.map_err(|error| StartError::Io("peers".into(), error))?;
         member.set_peers(peers);
         if !forced {
             roads::meet(&member, &member.cluster(), &parts.remotes);
