@@ -96,12 +96,12 @@ impl Hub {
             remote.close();
         }
         drop(links);
-        tracing::info!(
-            "remote-peer-id" = format!("{id:x}"),
-            "remote-peer-urls" = ?urls,
-            member = is_member,
-            "added remote peer"
-        );
+        let (id_text, urls) = (format!("{id:x}"), format!("{urls:?}"));
+        if is_member {
+            tracing::info!("remote-peer-id" = id_text, "remote-peer-urls" = urls, "added remote peer");
+        } else {
+            tracing::info!("remote-peer-id" = id_text, "remote-peer-urls" = urls, "added new remote peer");
+        }
         if let Some(generation) = link.pipeline.attach() {
             link.own(self.spawn(pipeline::run(Arc::clone(self), Arc::clone(&link), generation)));
         }

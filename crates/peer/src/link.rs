@@ -219,7 +219,11 @@ impl Link {
         life.reading = life.reading.saturating_sub(1);
         if life.reading == 0 && life.since.take().is_some() {
             life.disconnects += 1;
-            tracing::warn!("peer-id" = format!("{:x}", self.id), error = why, "peer became inactive");
+            tracing::warn!(
+                "peer-id" = format!("{:x}", self.id),
+                error = why,
+                "peer became inactive (message send to peer failed)"
+            );
         }
     }
 

@@ -1,5 +1,6 @@
 //! A stream from a peer to here: dialled by us, again and again, for as long as the peer is one.
 
+use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
@@ -82,7 +83,15 @@ impl From<io::Error> for Failure {
 
 impl From<hyper::Error> for Failure {
     fn from(error: hyper::Error) -> Failure {
-        Failure::Cut(error.to_string())
+        Failure::Cut(whole(&error))
+    }
+}
+
+/// An error with what it comes from.
+fn whole(error: &dyn Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", whole(source)),
+        None => error.to_string(),
     }
 }
 
@@ -110,7 +119,7 @@ pub(crate) async fn run(hub: Arc<Hub>, link: Arc<Link>, kind: Kind) {
                     "stream-reader-type" = kind.name(),
                     "remote-peer-id" = id,
                     error = %failure,
-                    "lost stream"
+                    "lost TCP streaming connection with remote peer"
                 );
                 if since.elapsed() >= STEADY {
                     rest = FIRST_REST;
@@ -127,7 +136,7 @@ pub(crate) async fn run(hub: Arc<Hub>, link: Arc<Link>, kind: Kind) {
                         "remote-peer-id" = id,
                         address = %address,
                         error = text,
-                        "cannot open stream"
+                        "failed to dial remote peer"
                     );
                     complaint = text;
                 }

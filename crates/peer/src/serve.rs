@@ -24,7 +24,7 @@ use tokio::time::{sleep, timeout};
 use crate::connect::Impatient;
 use crate::framing::{Kind, MAX_FRAME};
 use crate::hub::Hub;
-use crate::identity::{self, CLUSTER_ID, FROM, RAFT_TO, VERSION, hex_value};
+use crate::identity::{self, CLUSTER_ID, FROM, MIN_VERSION, OTHER_CLUSTER, RAFT_TO, VERSION, hex_value};
 use crate::link::count;
 use crate::writer::StreamBody;
 use crate::{Other, codec, probe, snapshot};
@@ -143,12 +143,9 @@ fn stream(hub: &Arc<Hub>, request: &Request<Incoming>, path: &str) -> Answer {
 }
 
 fn attach(hub: &Arc<Hub>, headers: &HeaderMap, path: &str) -> Answer {
-    let warn = |from: &str, error: &str| {
-        tracing::warn!("remote-peer-id-from" = from, error, "rejected stream from remote peer");
-    };
     let who = identity::text(headers, &FROM);
     if let Err(why) = identity::check(&hub.settings, headers) {
-        warn(who, why);
+        complain(headers, why);
         return refuse(StatusCode::PRECONDITION_FAILED, why);
     }
     let Some((kind, from)) = path.split_once('/') else {
@@ -161,17 +158,20 @@ fn attach(hub: &Arc<Hub>, headers: &HeaderMap, path: &str) -> Answer {
         return refuse(StatusCode::NOT_FOUND, "invalid from");
     };
     if hub.events.is_removed(from) {
-        warn(who, "removed member");
+        let text = "rejected stream from remote peer because it was removed";
+        tracing::warn!("remote-peer-id-from" = who, "{text}");
         return refuse(StatusCode::GONE, "removed member");
     }
     let Some(link) = hub.member(from) else {
         // It may have been added while this member was behind: then it can already be answered.
         hub.add(from, &identity::peer_urls(headers), false);
-        warn(who, "sender not found");
+        tracing::warn!("remote-peer-id-from" = who, "failed to find remote peer in cluster");
         return refuse(StatusCode::NOT_FOUND, "error sender not found");
     };
     if identity::text(headers, &RAFT_TO) != identity::id_text(hub.settings.id) {
-        warn(who, "to field mismatch");
+        let to = identity::text(headers, &RAFT_TO);
+        let text = "ignored streaming request; ID mismatch";
+        tracing::warn!("remote-peer-id-from" = who, "remote-peer-id-header" = to, "{text}");
         return refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch");
     }
     match StreamBody::attach(Arc::clone(hub), link, kind) {
@@ -185,6 +185,24 @@ fn attach(hub: &Arc<Hub>, headers: &HeaderMap, path: &str) -> Answer {
     }
 }
 
+/// Says in the log why somebody was turned away.
+fn complain(headers: &HeaderMap, why: &str) {
+    let header = |name| identity::text(headers, &name);
+    tracing::warn!(
+        "remote-peer-server-name" = header(FROM),
+        "remote-peer-server-version" = header(VERSION),
+        "remote-peer-server-minimum-cluster-version" = header(MIN_VERSION),
+        "remote-peer-cluster-id" = header(CLUSTER_ID),
+        error = why,
+        "{}",
+        if why == OTHER_CLUSTER {
+            "request cluster ID mismatch"
+        } else {
+            "failed version compatibility check"
+        }
+    );
+}
+
 /// A message of its own.
 async fn pipeline(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
     if request.method() != Method::POST {
@@ -193,7 +211,7 @@ async fn pipeline(hub: &Arc<Hub>, request: Request<Incoming>) -> Answer {
     let mut answer = match take_message(hub, request).await {
         Ok(()) => status(StatusCode::NO_CONTENT),
         Err((code, why)) => {
-            tracing::warn!(error = why, "failed to process raft message");
+            tracing::warn!(error = why, "failed to process Raft message");
             refuse(code, &why)
         }
     };

@@ -37,7 +37,11 @@ impl StreamBody {
         let generation = link.channel(kind).attach()?;
         link.opened(false);
         let id = format!("{:x}", link.id);
-        tracing::info!("stream-writer-type" = kind.name(), "remote-peer-id" = id, "established stream");
+        tracing::info!(
+            "stream-writer-type" = kind.name(),
+            "remote-peer-id" = id,
+            "established TCP streaming connection with remote peer"
+        );
         let period = hub.settings.read_timeout / 3;
         let mut beat = interval_at(Instant::now() + period, period);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -77,7 +81,11 @@ impl Drop for StreamBody {
     fn drop(&mut self) {
         if self.link.channel(self.kind).detach(self.generation) {
             let id = format!("{:x}", self.link.id);
-            tracing::warn!("stream-writer-type" = self.kind.name(), "remote-peer-id" = id, "lost stream");
+            tracing::warn!(
+                "stream-writer-type" = self.kind.name(),
+                "remote-peer-id" = id,
+                "lost TCP streaming connection with remote peer"
+            );
             // What was on its way may not have arrived.
             self.hub.lost(&self.link);
         }
