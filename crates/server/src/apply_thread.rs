@@ -68,9 +68,8 @@ fn install(member: &Arc<Member>, machine: &mut Machine, snapshot: &Snapshot) -> 
     member.metrics().snapshot_installs.inc();
     let began = Instant::now();
     let path = incoming_path(member.snapshots().dir(), index);
-    let body = File::open(&path).map_err(|error| {
-        Failure::Backend(backend::Error::Storage(format!("{}: {error}", path.display())))
-    })?;
+    let body = File::open(&path)
+        .map_err(|error| Failure::Backend(backend::Error::Storage(format!("{}: {error}", path.display()))))?;
     let before = member.cluster();
     let installed = {
         // Nobody takes rows away meanwhile.

@@ -16,7 +16,7 @@ use apply::{Machine, Member as Other, Quota, Shared};
 use backend::{Backend, Options, Storage, Target};
 use node::{Node, Restored};
 use prost::Message as _;
-use raft::{HardState, Index, NodeId, SnapshotMeta, Term};
+use raft::{Index, NodeId, SnapshotMeta, Term};
 use wal::{Disk, Guard, RealDisk, Recovered, Wal};
 
 use crate::config::Config;
@@ -158,29 +158,19 @@ pub(crate) fn open(config: &Config, seed: u64) -> Result<Parts, StartError> {
     };
     let configured = last_configuration(&recovered, applied);
     let Recovered { hard_state, entries, .. } = recovered;
+    let settings = node::Config::new(NodeId(id), seed);
+    let limits = node::Limits { catch_up_entries: config.catchup_entries, ..settings.limits };
     let node = Node::new(
         node::Config {
             election_ticks: config.election_ticks(),
             pre_vote: config.pre_vote,
-            ..node::Config::new(NodeId(id), seed)
+            limits,
+            ..settings
         },
         Restored { hard_state, snapshot, entries, applied },
     )
     .map_err(|error| StartError::Raft(error.to_string()))?;
-    Ok(Parts {
-        id,
-        cluster_id,
-        backend,
-        machine,
-        shared,
-        wal,
-        node,
-        applied,
-        configured,
-        new,
-        remotes,
-        lock,
-    })
+    Ok(Parts { id, cluster_id, backend, machine, shared, wal, node, applied, configured, new, remotes, lock })
 }
 
 /// A store without the log that made it is not begun anew: what it holds would be applied twice.
@@ -301,14 +291,10 @@ pub(crate) fn has_wal(dir: &Path) -> bool {
 /// Writes the log of a member that nobody has ever started.
 fn found(founding: &Founding, disk: Arc<dyn Disk>, dir: &Path) -> Result<(), StartError> {
     let metadata = Metadata { node_id: Some(founding.id), cluster_id: Some(founding.cluster_id) };
-    let hard_state = founding
-        .entries
-        .last()
-        .map(|last| HardState { term: last.term, vote: None, commit: last.index });
     // In one piece: a log with a part of its first entries would know a part of the voters.
     let metadata = metadata.encode_to_vec();
     let options = wal::Options::default();
-    Wal::found(disk, dir, &metadata, options, hard_state.as_ref(), &founding.entries)
+    Wal::found(disk, dir, &metadata, options, founding.hard_state.as_ref(), &founding.entries)
         .map(drop)
         .map_err(StartError::Wal)
 }

@@ -49,9 +49,10 @@ pub(crate) fn alone(
     if cluster.removed.contains(&id) {
         return Err(StartError::Removed(id));
     }
-    let term = recovered.entries.last().map_or(recovered.hard_state.term, |last| {
-        last.term.max(recovered.hard_state.term)
-    });
+    let term = recovered
+        .entries
+        .last()
+        .map_or(recovered.hard_state.term, |last| last.term.max(recovered.hard_state.term));
     let changes = changes(config, id, &members);
     let entries: Vec<Entry> = (committed.0 + 1..)
         .zip(&changes)

@@ -6,12 +6,11 @@
 //! begins with an empty log.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use api::raftpb::ConfChangeType;
 use apply::{Cluster, Member};
-use prost::Message as _;
-use raft::{Entry, EntryKind, Index, Term};
+use raft::{Entry, HardState, NodeId};
 
 use crate::config::{ClusterState, Config};
 use crate::identity::{cluster_id, member_id};
@@ -25,6 +24,8 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Founding {
     pub(crate) id: u64,
     pub(crate) cluster_id: u64,
+    /// What is committed of `entries`: all of them.
+    pub(crate) hard_state: Option<HardState>,
     /// One configuration entry for each founder; none for a member that joins.
     pub(crate) entries: Vec<Entry>,
     /// The other members, for one that joins: its log will not name them for a while.
@@ -86,8 +87,16 @@ fn found(config: &Config) -> Result<Founding, String> {
         }
     }
     let ids: Vec<u64> = members.keys().copied().collect();
-    let entries = members.values().zip(1..).map(|(member, index)| first_entry(member, index)).collect();
-    Ok(Founding { id, cluster_id: cluster_id(&ids), entries, remotes: Vec::new() })
+    let founders: Vec<(NodeId, Arc<[u8]>)> =
+        members.values().map(|member| (NodeId(member.id), Arc::from(&*apply::to_json(member)))).collect();
+    let (hard_state, entries) = raft::found(&founders);
+    Ok(Founding {
+        id,
+        cluster_id: cluster_id(&ids),
+        hard_state: Some(hard_state),
+        entries,
+        remotes: Vec::new(),
+    })
 }
 
 fn bootstrapped(id: u64) -> String {
@@ -96,22 +105,6 @@ fn bootstrapped(id: u64) -> String {
 
 fn was_started(members: &[Member], id: u64) -> bool {
     members.iter().any(|member| member.id == id && !member.client_urls.is_empty())
-}
-
-/// The entry that adds a founder, byte for byte etcd's.
-fn first_entry(member: &Member, index: u64) -> Entry {
-    let change = api::raftpb::ConfChange {
-        id: None,
-        r#type: Some(ConfChangeType::ConfChangeAddNode.into()),
-        node_id: Some(member.id),
-        context: Some(apply::to_json(member)),
-    };
-    Entry {
-        term: Term(1),
-        index: Index(index),
-        kind: EntryKind::ConfChange,
-        data: change.encode_to_vec().into(),
-    }
 }
 
 fn join(config: &Config) -> Result<Founding, String> {
@@ -145,7 +138,13 @@ fn join(config: &Config) -> Result<Founding, String> {
             config.max_learners
         ));
     }
-    Ok(Founding { id: own, cluster_id: known.cluster_id, entries: Vec::new(), remotes: others })
+    Ok(Founding {
+        id: own,
+        cluster_id: known.cluster_id,
+        hard_state: None,
+        entries: Vec::new(),
+        remotes: others,
+    })
 }
 
 /// Finds each member of the cluster among those named here, by its peer URLs; the id of the one
@@ -172,9 +171,8 @@ fn assign(named: &BTreeMap<u64, Member>, known: &[Member], name: &str) -> Result
 }
 
 fn show(known: &ask::Known) -> String {
-    let member = |member: &Member| {
-        format!("{:x} {:?} [{}]", member.id, member.name, member.peer_urls.join(" "))
-    };
+    let member =
+        |member: &Member| format!("{:x} {:?} [{}]", member.id, member.name, member.peer_urls.join(" "));
     let members: Vec<String> = known.members.iter().map(member).collect();
     format!("{{ClusterID:{:x} Members:[{}]}}", known.cluster_id, members.join(", "))
 }
@@ -182,6 +180,8 @@ fn show(known: &ask::Known) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use raft::{Index, Term};
 
     use super::*;
 
@@ -196,25 +196,27 @@ mod tests {
         }
     }
 
-    /// The ids that etcd 3.5.1 logs for these flags (`local-member-id`, `cluster-id`).
+    /// The ids that etcd 3.5.1 logs for these flags, and the entries that it writes.
     #[test]
-    fn three_founders_have_etcd_s_ids() {
-        // Nobody listens at port 1, so nobody is asked for long.
-        let urls =
-            [("a", "http://127.0.0.1:1"), ("b", "http://127.0.0.2:1"), ("c", "http://127.0.0.3:1")];
-        let all: Vec<Founding> = ["a", "b", "c"].map(|name| decide(&config(&urls, name)).unwrap()).into();
-        for founding in &all {
-            assert_eq!(founding.cluster_id, all[0].cluster_id);
-            assert_eq!(founding.entries, all[0].entries, "logs agree from the first entry on");
-            assert_eq!(founding.entries.len(), 3);
+    fn founders_have_etcd_s_ids_and_first_entries() {
+        // Nobody listens there but, perhaps, for a moment, somebody who is no member.
+        let urls = [
+            ("a", "http://127.0.0.1:17380"),
+            ("b", "http://127.0.0.1:27380"),
+            ("c", "http://127.0.0.1:37380"),
+        ];
+        let ids = [0x866b_2327_9458_7293, 0x99bc_a5ff_d3b6_b513, 0xaae4_76f2_4b12_16a3];
+        for ((name, _), id) in urls.iter().zip(ids) {
+            let founding = decide(&config(&urls, name)).unwrap();
+            assert_eq!((founding.id, founding.cluster_id), (id, 0x4a4b_568f_09b2_546e));
+            let commit = HardState { term: Term(1), vote: None, commit: Index(3) };
+            assert_eq!(founding.hard_state, Some(commit));
+            let places: Vec<_> = founding.entries.iter().map(|entry| (entry.term, entry.index)).collect();
+            assert_eq!(places, [(Term(1), Index(1)), (Term(1), Index(2)), (Term(1), Index(3))]);
+            let first = b"\x08\x00\x10\x00\x18\x93\xe5\xe1\xa2\xf9\xe4\xc8\xb5\x86\x01\"\x4b\
+                {\"id\":9685874076489904787,\"peerURLs\":[\"http://127.0.0.1:17380\"],\"name\":\"a\"}";
+            assert_eq!(&*founding.entries[0].data, first);
         }
-        let mut ids: Vec<u64> = all.iter().map(|founding| founding.id).collect();
-        ids.sort_unstable();
-        assert_eq!(cluster_id(&ids), all[0].cluster_id);
-        let change = api::raftpb::ConfChange::decode(&*all[0].entries[0].data).unwrap();
-        assert_eq!(change.node_id(), ids[0], "entries come in the order of ids");
-        let founder: Member = apply::from_json(change.context()).unwrap();
-        assert!(["a", "b", "c"].contains(&founder.name.as_str()));
     }
 
     #[test]

@@ -14,8 +14,7 @@ pub(crate) fn run(member: &Arc<Member>, reader: &LogReader) -> Result<(), WalErr
     let mut questions = Vec::new();
     while member.log_reads().take(&mut questions) {
         for read in questions.drain(..) {
-            let (after_term, entries) =
-                reader.read(read.after, read.upto, read.bytes)?.unwrap_or_default();
+            let (after_term, entries) = reader.read(read.after, read.upto, read.bytes)?.unwrap_or_default();
             member.inbox().of_peer(OfPeer::LogRead { read, after_term, entries });
             member.drive();
         }

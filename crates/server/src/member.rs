@@ -1,13 +1,13 @@
 //! The member as its threads and its services share it.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use api::etcdserverpb::ResponseHeader;
-use api::raftpb::{ConfChange, ConfChangeType};
 use api::raft_request::{self, Command};
+use api::raftpb::{ConfChange, ConfChangeType};
 use apply::{Alarms, Cluster, Rejection, Reply, Shared};
 use backend::Backend;
 use lease::Lessor;
@@ -210,7 +210,6 @@ impl Member {
     /// This member has been removed from the cluster.
     pub(crate) fn is_removed(&self) {
         if !self.removed.send_replace(true) {
-
             tracing::error!(
                 "local-member-id" = format!("{:x}", self.id),
                 error = "the member has been permanently removed from the cluster",
@@ -391,10 +390,7 @@ impl Member {
         }))
     }
 
-    async fn outcome(
-        &self,
-        answer: oneshot::Receiver<Answer>,
-    ) -> Result<Result<Reply, Rejection>, Error> {
+    async fn outcome(&self, answer: oneshot::Receiver<Answer>) -> Result<Result<Reply, Rejection>, Error> {
         let _pending = self.raft.pending_proposal();
         match answer.await {
             Ok(Answer::Applied(outcome)) => Ok(outcome),

@@ -71,9 +71,7 @@ const COUNTERS: [Counter; 8] = [
     }),
     ("etcd_network_snapshot_send_success", "Snapshots sent.", "To", |peer| peer.snapshots_sent),
     ("etcd_network_snapshot_send_failures", "Snapshots not sent.", "To", |peer| peer.snapshot_send_failures),
-    ("etcd_network_snapshot_receive_success", "Snapshots received.", "From", |peer| {
-        peer.snapshots_received
-    }),
+    ("etcd_network_snapshot_receive_success", "Snapshots received.", "From", |peer| peer.snapshots_received),
     ("etcd_network_snapshot_receive_failures", "Snapshots not received.", "From", |peer| {
         peer.snapshot_receive_failures
     }),

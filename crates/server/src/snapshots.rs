@@ -14,7 +14,7 @@ use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use apply::snapshot;
 use parking_lot::Mutex;
@@ -27,6 +27,9 @@ use crate::member::Member;
 /// one asks again.
 const MAX_OUTGOING: usize = 4;
 
+/// How long one that was made may wait for raft, which takes it at once if it still wants it.
+const WANTED: Duration = Duration::from_secs(10);
+
 /// What the names of files to be sent end with.
 const OUTGOING: &str = ".out.db";
 
@@ -37,11 +40,18 @@ const LOOK: Duration = Duration::from_millis(1);
 pub(crate) struct Snapshots {
     dir: PathBuf,
     /// Made, and not yet sent for by raft.
-    made: Mutex<BTreeMap<u64, (Index, PathBuf)>>,
+    made: Mutex<BTreeMap<u64, Made>>,
     /// Being made, waiting or being sent.
     outgoing: AtomicUsize,
     /// Tells files of one start apart.
     count: AtomicUsize,
+}
+
+/// One that waits for raft.
+struct Made {
+    index: Index,
+    path: PathBuf,
+    since: Instant,
 }
 
 /// The directory in which snapshots lie.
@@ -107,6 +117,7 @@ impl Snapshots {
     /// Makes one for a member that the log cannot bring up to date. Returns at once; raft is told.
     pub(crate) fn make(&self, member: &Arc<Member>, to: NodeId) {
         let refuse = |member: &Member| member.inbox().of_peer(OfPeer::SnapshotSent { to, arrived: false });
+        self.forget_old();
         if self.outgoing.fetch_add(1, Ordering::AcqRel) >= MAX_OUTGOING {
             self.outgoing.fetch_sub(1, Ordering::AcqRel);
             tracing::warn!("to" = format!("{:x}", to.0), "too many snapshots are being sent already");
@@ -144,9 +155,22 @@ impl Snapshots {
 
     fn keep(&self, to: NodeId, index: Index, path: PathBuf) {
         // One that raft has not asked for after all is in the way of nothing but its successor.
-        if let Some((_, old)) = self.made.lock().insert(to.0, (index, path)) {
-            self.discard(&old);
+        let made = Made { index, path, since: Instant::now() };
+        if let Some(old) = self.made.lock().insert(to.0, made) {
+            self.discard(&old.path);
         }
+    }
+
+    /// Those that raft wanted once and has not sent: the log has brought their receivers up to date, or
+    /// another member leads.
+    fn forget_old(&self) {
+        self.made.lock().retain(|_, made| {
+            let wanted = made.since.elapsed() < WANTED;
+            if !wanted {
+                self.discard(&made.path);
+            }
+            wanted
+        });
     }
 
     fn discard(&self, path: &Path) {
@@ -160,10 +184,10 @@ impl Snapshots {
         let Body::Snapshot(Snapshot { meta, .. }) = &message.body else { return };
         let body = self.made.lock().remove(&to.0);
         match body {
-            Some((index, path)) if index == meta.index => member.peers().send_snapshot(message, path),
+            Some(made) if made.index == meta.index => member.peers().send_snapshot(message, made.path),
             other => {
-                if let Some((_, path)) = other {
-                    self.discard(&path);
+                if let Some(made) = other {
+                    self.discard(&made.path);
                 }
                 member.inbox().of_peer(OfPeer::SnapshotSent { to, arrived: false });
             }
@@ -218,11 +242,13 @@ impl Snapshots {
 /// Writes the present state to `path`. The disk need not have it for good: a crash begins anew.
 fn write(member: &Member, path: &Path) -> Result<Snapshot, String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
+    let began = Instant::now();
     let taken = snapshot::take(member.backend()).map_err(|error| words(&error))?;
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
     let file = file.map_err(|error| words(&error))?;
     let writer = taken.write_to(BufWriter::new(file)).map_err(|error| words(&error))?;
     writer.into_inner().map_err(|error| words(error.error()))?;
+    member.metrics().backend_snapshot.observe(began.elapsed().as_secs_f64());
     let members = taken.members().map_err(|error| words(&error))?;
     let meta = taken.meta().clone();
     // The state may be one that raft has not been told of yet, by a moment.

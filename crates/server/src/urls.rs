@@ -8,26 +8,26 @@ pub(crate) fn equal(some: &[String], others: &[String]) -> bool {
     if some.len() != others.len() {
         return false;
     }
-    let sorted = |urls: &[String], show: fn(&String) -> String| {
-        let mut urls: Vec<String> = urls.iter().map(show).collect();
+    let sorted = |urls: &[String], show: fn(&str) -> String| {
+        let mut urls: Vec<String> = urls.iter().map(|url| show(url)).collect();
         urls.sort();
         urls
     };
-    sorted(some, String::clone) == sorted(others, String::clone)
+    sorted(some, str::to_owned) == sorted(others, str::to_owned)
         || sorted(some, resolved) == sorted(others, resolved)
 }
 
 /// A URL with its host looked up. `localhost` stays what it is, as does what cannot be looked up.
-fn resolved(url: &String) -> String {
-    let Some((scheme, place)) = url.split_once("://") else { return url.clone() };
+fn resolved(url: &str) -> String {
+    let Some((scheme, place)) = url.split_once("://") else { return url.to_owned() };
     let (host, path) = place.split_once('/').map_or((place, ""), |(host, path)| (host, path));
     let named = host.rsplit_once(':').map_or(host, |(name, _)| name);
     if named == "localhost" {
-        return url.clone();
+        return url.to_owned();
     }
     match host.to_socket_addrs().ok().and_then(|mut found| found.next()) {
         Some(address) => format!("{scheme}://{address}/{path}"),
-        None => url.clone(),
+        None => url.to_owned(),
     }
 }
 

@@ -12,8 +12,10 @@ use support::{Place, Running, found, join, leader, put, ready, restart, until};
 fn whoever_is_asked_all_answer_alike() {
     let directory = tempfile::tempdir().unwrap();
     let members = found(directory.path(), &["a", "b", "c"]);
-    let ids: Vec<u64> =
-        members.iter().map(|running| member_id(&[running.place.url.clone()], "etcd-cluster")).collect();
+    let ids: Vec<u64> = members
+        .iter()
+        .map(|running| member_id(std::slice::from_ref(&running.place.url), "etcd-cluster"))
+        .collect();
     for (running, id) in members.iter().zip(&ids) {
         assert_eq!(running.id(), *id);
         assert_eq!(running.member().cluster_id(), cluster_id(&ids));
@@ -198,7 +200,7 @@ fn a_member_joins_is_promoted_and_removed() {
     let (added, _) = members[at].run(move |member| async move {
         // Connections must have lasted for a while, or the cluster counts as sick.
         loop {
-            match member.add_member(&[url.clone()], true).await {
+            match member.add_member(std::slice::from_ref(&url), true).await {
                 Ok(added) => return added,
                 Err(error) => assert_eq!(error, server::ChangeError::Unhealthy),
             }

@@ -34,7 +34,10 @@ where
     server
         .serve(move |shard| {
             let (work, done) = (work(Arc::clone(&member), shard), done.clone());
+            let member = Arc::clone(&member);
             async move {
+                // As clients are let in.
+                member.ready().await;
                 work.await;
                 done.send(shard).unwrap();
             }
@@ -246,7 +249,7 @@ fn one_that_etcd_was_started_on_is_refused_until_its_file_is_out_of_the_way() {
     let settings = config(directory.path());
     run(settings.clone(), |_, _| async {});
     let snap = settings.data_dir.join("member").join("snap");
-    fs::create_dir(&snap).unwrap();
+    fs::create_dir_all(&snap).unwrap();
     fs::write(snap.join("db"), b"etcd's").unwrap();
     let words = refused(settings.clone()).to_string();
     assert!(words.contains("etcd has been started on it since Cairn was"), "{words}");

@@ -115,7 +115,10 @@ impl Running {
     }
 
     /// Begins something on the member's runtime thread; what it comes to arrives on the channel.
-    pub fn begin<T, F>(&self, work: impl FnOnce(Arc<Member>) -> F + Send + 'static) -> std::sync::mpsc::Receiver<T>
+    pub fn begin<T, F>(
+        &self,
+        work: impl FnOnce(Arc<Member>) -> F + Send + 'static,
+    ) -> std::sync::mpsc::Receiver<T>
     where
         T: Send + 'static,
         F: Future<Output = T> + Send,
