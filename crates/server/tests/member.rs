@@ -257,6 +257,57 @@ fn one_that_etcd_was_started_on_is_refused_until_its_file_is_out_of_the_way() {
     run(settings, |_, _| async {});
 }
 
+/// A crash between the log's record of a snapshot and the taking in of its body: the start does the
+/// rest, and nothing is served before that.
+#[test]
+fn an_install_that_was_cut_short_is_finished_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = config(directory.path());
+    let write = |value: &'static str| {
+        run(settings.clone(), move |member, shard| async move {
+            if shard == 0 {
+                put(&member, "k", value.to_owned()).await.unwrap();
+            }
+        });
+    };
+    write("1");
+    let old = directory.path().join("old");
+    copy(&settings.data_dir, &old);
+    write("2");
+    let settings_of = |data_dir: &Path| Config { data_dir: data_dir.to_owned(), ..settings.clone() };
+    let open = |dir: &Path| {
+        let options = backend::Options::default();
+        backend::Backend::open(backend::Storage::File(settings_of(dir).backend_path()), options).unwrap()
+    };
+    let taken = apply::snapshot::take(&open(&settings.data_dir)).unwrap();
+    let meta = taken.meta().clone();
+    let body = settings_of(&old).snapshot_dir().join(apply::snapshot::file_name(meta.index));
+    taken.write_to(fs::File::create_new(&body).unwrap()).unwrap();
+    let applied = raft::Index(open(&old).consistent().index);
+    assert!(applied < meta.index, "the snapshot is of a later state");
+    {
+        let disk = Arc::new(wal::RealDisk);
+        let (mut log, _) = wal::Wal::open(disk, &settings_of(&old).wal_dir(), applied).unwrap();
+        let state = raft::HardState { term: meta.term, vote: None, commit: meta.index };
+        log.append_install(&meta, &state).and_then(|()| log.sync()).unwrap();
+    }
+    for _ in 0..2 {
+        run(settings_of(&old), |member, _| async move { assert_eq!(get(&member, "k"), Some(2)) });
+        assert!(!body.exists(), "the body is of no more use");
+    }
+    // Without the body there is no way on, and no way back either.
+    let lost = directory.path().join("lost");
+    copy(&settings.data_dir, &lost);
+    {
+        let (mut log, _) =
+            wal::Wal::open(Arc::new(wal::RealDisk), &settings_of(&lost).wal_dir(), meta.index).unwrap();
+        let meta = raft::SnapshotMeta { index: raft::Index(meta.index.0 + 10), ..meta };
+        let state = raft::HardState { term: meta.term, vote: None, commit: meta.index };
+        log.append_install(&meta, &state).and_then(|()| log.sync()).unwrap();
+    }
+    assert!(matches!(refused(settings_of(&lost)), StartError::Io(..)));
+}
+
 #[test]
 fn one_directory_has_one_member() {
     let directory = tempfile::tempdir().unwrap();
