@@ -15,6 +15,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::fields::{self, Fields};
+use crate::pair::{MEMBER, Party};
 
 /// Longer than any answer takes; a request that waits for this long is a difference.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -68,18 +69,50 @@ pub(crate) enum Watch {
 
 /// A server as one sequence sees it.
 pub(crate) struct Side {
-    pub(crate) channel: Channel,
+    /// To each member.
+    channels: Vec<Channel>,
+    /// The member that is asked next.
+    at: usize,
+    party: Party,
     chosen: Vec<i64>,
 }
 
 impl Side {
-    pub(crate) async fn connect(endpoint: String) -> Result<Self> {
-        let channel = Endpoint::from_shared(endpoint)?.tcp_nodelay(true).connect().await?;
-        Ok(Self { channel, chosen: Vec::new() })
+    pub(crate) async fn connect(party: Party) -> Result<Self> {
+        let mut channels = Vec::new();
+        for endpoint in &party.endpoints {
+            channels.push(Endpoint::from_shared(endpoint.clone())?.tcp_nodelay(true).connect().await?);
+        }
+        Ok(Self { channels, at: 0, party, chosen: Vec::new() })
+    }
+
+    /// Has the next request go to the next member.
+    pub(crate) fn turn(&mut self) {
+        self.at = (self.at + 1) % self.channels.len();
+    }
+
+    fn channel(&self) -> Channel {
+        self.channels[self.at].clone()
+    }
+
+    /// The connection that a stream of watchers uses, with the member caught up: where a watcher
+    /// begins must not depend on how far that member is.
+    pub(crate) fn channel_of(&self, stream: usize) -> Channel {
+        self.channels[stream % self.channels.len()].clone()
+    }
+
+    /// Waits until a member has applied whatever was acknowledged.
+    pub(crate) async fn catch_up(&self, channel: Channel) {
+        if self.channels.len() > 1 {
+            let asked = RangeRequest { key: "?".into(), ..Default::default() };
+            // What is wrong with it shows in the request that follows.
+            let _ = tokio::time::timeout(PATIENCE, KvClient::new(channel).range(asked)).await;
+        }
     }
 
     /// Sends a request that is no matter of watchers, and takes the answer apart.
     pub(crate) async fn call(&mut self, call: &Call) -> Fields {
+        self.catch_up(self.channel()).await;
         match tokio::time::timeout(PATIENCE, self.send(call)).await {
             Ok(Ok(fields)) => self.hide(fields),
             Ok(Err(status)) => {
@@ -92,9 +125,9 @@ impl Side {
 
     async fn send(&mut self, call: &Call) -> Result<Fields, Status> {
         let limit = usize::MAX;
-        let mut kv = KvClient::new(self.channel.clone()).max_decoding_message_size(limit);
-        let mut lease = LeaseClient::new(self.channel.clone());
-        let mut maintenance = MaintenanceClient::new(self.channel.clone());
+        let mut kv = KvClient::new(self.channel()).max_decoding_message_size(limit);
+        let mut lease = LeaseClient::new(self.channel());
+        let mut maintenance = MaintenanceClient::new(self.channel());
         Ok(match call.clone() {
             Call::Range(request) => fields::of(kv.range(request).await?.get_ref()),
             Call::Put(mut request) => {
@@ -135,9 +168,14 @@ impl Side {
             }
             Call::HashKv(request) => fields::of(maintenance.hash_kv(request).await?.get_ref()),
             Call::Hash => fields::of(maintenance.hash(HashRequest {}).await?.get_ref()),
-            Call::Alarm(request) => fields::of(maintenance.alarm(request).await?.get_ref()),
+            Call::Alarm(mut request) => {
+                let number = request.member_id.checked_sub(MEMBER);
+                let own = number.and_then(|number| self.party.ids.get(usize::try_from(number).ok()?));
+                request.member_id = own.copied().unwrap_or(request.member_id);
+                fields::of(maintenance.alarm(request).await?.get_ref())
+            }
             Call::MemberList(request) => {
-                let mut cluster = ClusterClient::new(self.channel.clone());
+                let mut cluster = ClusterClient::new(self.channel());
                 fields::of(cluster.member_list(request).await?.get_ref())
             }
             Call::Status => fields::of(maintenance.status(StatusRequest {}).await?.get_ref()),
@@ -148,7 +186,7 @@ impl Side {
 
     /// What `RangeStream` says to a request, its chunks put together to one answer of `Range`.
     pub(crate) async fn range_stream(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
-        let mut kv = KvClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
+        let mut kv = KvClient::new(self.channel()).max_decoding_message_size(usize::MAX);
         let mut chunks = kv.range_stream(request).await?.into_inner();
         let mut whole = RangeResponse::default();
         while let Some(chunk) = chunks.next().await {
@@ -189,6 +227,9 @@ impl Side {
             for (_, value) in fields.iter_mut().filter(|(_, value)| *value == id) {
                 *value = (SERVER_CHOSEN + number as i64).to_string();
             }
+        }
+        for (_, value) in &mut fields {
+            *value = self.party.hide(value);
         }
         fields
     }

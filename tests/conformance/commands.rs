@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
 use crate::fields::Fields;
-use crate::pair::Pair;
+use crate::pair::{self, Pair, Party};
 use crate::rules::{Difference, Rules};
 
 const SCRIPT: &str = include_str!("commands.txt");
@@ -45,7 +45,9 @@ struct Outcome {
 
 /// One server, and the leases that it has granted, in the order of granting.
 struct Side {
-    endpoint: String,
+    party: Party,
+    /// The member that is asked next.
+    at: usize,
     leases: Vec<String>,
 }
 
@@ -54,9 +56,14 @@ pub(crate) fn run(rules: &Rules) -> Result<Report> {
     let mut report = Report::default();
     for part in parts()? {
         let pair = Pair::start(&[])?;
-        let side = |endpoint: String| Side { endpoint: endpoint.replace("http://", ""), leases: Vec::new() };
-        let (mut etcd, mut cairn) = (side(pair.etcd.endpoint()), side(pair.cairn.endpoint()));
+        let side = |party: &Party| Side { party: party.clone(), at: 0, leases: Vec::new() };
+        let (mut etcd, mut cairn) = (side(&pair.etcd), side(&pair.cairn));
         for line in part {
+            if pair::members() > 1 && line.arguments.iter().any(|argument| argument == "protobuf") {
+                // Ids are in there, and cannot be taken out of the bytes.
+                continue;
+            }
+            [&mut etcd, &mut cairn].into_iter().for_each(Side::turn);
             report.commands += 1;
             let (was, is) = std::thread::scope(|scope| {
                 let was = scope.spawn(|| etcd.run(&line));
@@ -147,11 +154,24 @@ fn words(text: &str) -> Option<Vec<String>> {
 }
 
 impl Side {
+    /// Has the next command go to the next member.
+    fn turn(&mut self) {
+        self.at = (self.at + 1) % self.party.endpoints.len();
+    }
+
+    fn endpoint(&self) -> String {
+        self.party.endpoints[self.at].replace("http://", "")
+    }
+
     fn run(&mut self, line: &Line) -> Result<Outcome> {
+        if self.party.endpoints.len() > 1 {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(pair::catch_up(&self.party.endpoints[self.at]))?;
+        }
         let binaries = tests::etcd_directory().context("CAIRN_ETCD_BIN_DIR is not set")?;
         let arguments = line.arguments.iter().map(|argument| self.with_leases(argument));
         let mut child = Command::new(binaries.join("etcdctl"))
-            .env("ETCDCTL_ENDPOINTS", &self.endpoint)
+            .env("ETCDCTL_ENDPOINTS", self.endpoint())
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -227,7 +247,8 @@ impl Side {
 
     /// Takes what is this server's own out: its address and the ids of leases.
     fn without_own(&self, text: &str) -> String {
-        let text = text.replace(&self.endpoint, "ENDPOINT");
+        // The whole URL is in lists of members only, where it says whose it is.
+        let text = self.party.hide(text).replace(&self.endpoint(), "ENDPOINT");
         self.leases.iter().enumerate().fold(text, |text, (at, id)| {
             let decimal = i64::from_str_radix(id, 16).unwrap_or_default().to_string();
             let name = format!("LEASE{}", at + 1);

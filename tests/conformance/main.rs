@@ -6,6 +6,9 @@
 //! every error must be equal. What may differ stands in `differences.txt`, each with its reason;
 //! anything else fails, and what stands there without need is reported.
 //!
+//! With `CAIRN_TEST_MEMBERS=3` both are clusters, and each request goes to the next member of them;
+//! what is a member's own (ids, URLs) is hidden, and `differences-cluster.txt` allows a little more.
+//!
 //! `scripts/conformance` runs all of it. Without `CAIRN_ETCD_BIN_DIR` there is no etcd to compare
 //! with, and this test says so and does nothing.
 
@@ -41,6 +44,8 @@ struct Options {
 
 /// How many sequences are all.
 const ALL: u64 = 220;
+/// The same with several members, where each sequence starts six processes.
+const ALL_OF_SEVERAL: u64 = 30;
 
 const USAGE: &str = "options: --seeds N, --operations N, --seed N (one alone, told in full), --no-commands";
 
@@ -70,6 +75,7 @@ fn options() -> Result<Options> {
             "--seeds" => options.seeds = number()?,
             "--operations" => options.operations = number()? as usize,
             "--seed" => options.seed = Some(number()?),
+            "--all" if pair::members() > 1 => (options.all, options.seeds) = (true, ALL_OF_SEVERAL),
             "--all" => (options.all, options.seeds) = (true, ALL),
             "--no-commands" => options.commands = false,
             // What cargo passes to every test, such as --quiet or a filter.
@@ -135,5 +141,9 @@ fn tell(seed: u64, options: &Options, parted: &sequence::Parted) {
     for difference in parted.differences.iter().take(6) {
         println!("   {}", shorten(&difference.to_string()));
     }
-    println!("   again: scripts/conformance --seed {seed} --operations {}", options.operations);
+    let members = match pair::members() {
+        1 => String::new(),
+        members => format!("--members {members} "),
+    };
+    println!("   again: scripts/conformance {members}--seed {seed} --operations {}", options.operations);
 }

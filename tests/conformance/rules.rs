@@ -4,9 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::fields::Fields;
+use crate::pair;
 
 /// The list, one rule a line: its kind, the place, for some kinds more, and the reason.
 const LIST: &str = include_str!("differences.txt");
+
+/// What may differ besides where both are clusters.
+const LIST_OF_CLUSTERS: &str = include_str!("differences-cluster.txt");
 
 /// What a value is that an answer does not have.
 const ABSENT: &str = "(absent)";
@@ -15,7 +19,8 @@ const ABSENT: &str = "(absent)";
 pub(crate) struct Rules(Vec<Rule>);
 
 struct Rule {
-    line: usize,
+    /// Its file and line.
+    at: String,
     text: &'static str,
     place: &'static str,
     allows: Allows,
@@ -50,9 +55,15 @@ impl std::fmt::Display for Difference {
 impl Rules {
     /// Reads the list; it is compiled in, so a mistake in it is a bug here.
     pub(crate) fn read() -> Self {
-        let lines = LIST.lines().enumerate();
+        let mut lists = vec![("differences.txt", LIST)];
+        if pair::members() > 1 {
+            lists.push(("differences-cluster.txt", LIST_OF_CLUSTERS));
+        }
+        let lines = lists.into_iter().flat_map(|(file, list)| {
+            list.lines().enumerate().map(move |(at, line)| (format!("{file}:{}", at + 1), line))
+        });
         let rules = lines.filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
-        Self(rules.map(|(at, line)| Rule::read(at + 1, line)).collect())
+        Self(rules.map(|(at, line)| Rule::read(at, line)).collect())
     }
 
     /// What differs between two answers and is on no list.
@@ -105,16 +116,16 @@ impl Rules {
         // How much time moves a number is chance, and may be nothing.
         let steady = self.0.iter().filter(|rule| !matches!(rule.allows, Allows::Near(_)));
         let idle = steady.filter(|rule| rule.used.load(Ordering::Relaxed) == 0);
-        idle.map(|rule| format!("differences.txt:{}: {}", rule.line, rule.text)).collect()
+        idle.map(|rule| format!("{}: {}", rule.at, rule.text)).collect()
     }
 }
 
 impl Rule {
-    fn read(line: usize, text: &'static str) -> Self {
-        Self::parse(line, text).unwrap_or_else(|| panic!("differences.txt:{line}: not a rule: {text}"))
+    fn read(at: String, text: &'static str) -> Self {
+        Self::parse(&at, text).unwrap_or_else(|| panic!("{at}: not a rule: {text}"))
     }
 
-    fn parse(line: usize, text: &'static str) -> Option<Self> {
+    fn parse(at: &str, text: &'static str) -> Option<Self> {
         let mut columns = text.split(" | ").map(str::trim).filter(|column| !column.is_empty());
         let (kind, place) = (columns.next()?, columns.next()?);
         let allows = match kind.split_once(' ') {
@@ -128,7 +139,7 @@ impl Rule {
             _ => return None,
         };
         let _reason = columns.next()?;
-        Some(Self { line, text, place, allows, used: AtomicUsize::new(0) })
+        Some(Self { at: at.to_owned(), text, place, allows, used: AtomicUsize::new(0) })
     }
 }
 

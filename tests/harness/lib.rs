@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -105,6 +106,27 @@ impl Launch {
         })
     }
 
+    /// Members of one cluster, each with the usual arguments. The one that clients are to use comes
+    /// first: another one each time.
+    fn several(members: usize, directory: &Path, flags: &[&str]) -> Result<Vec<Self>> {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let mut launches = (0..members)
+            .map(|number| Self::usual(binary(), &directory.join(format!("m{number}")), &[]))
+            .collect::<Result<Vec<_>>>()?;
+        let founders = launches.iter().enumerate();
+        let founders: Vec<String> =
+            founders.map(|(number, launch)| format!("m{number}={}", launch.peer.url())).collect();
+        for (number, launch) in launches.iter_mut().enumerate() {
+            let own = ["--name".to_owned(), format!("m{number}")];
+            let all = ["--initial-cluster".to_owned(), founders.join(",")];
+            // The last of a repeated flag counts.
+            launch.arguments.extend(own.into_iter().chain(all));
+            launch.arguments.extend(flags.iter().map(|&flag| flag.to_owned()));
+        }
+        launches.rotate_left(NEXT.fetch_add(1, Ordering::Relaxed) % members);
+        Ok(launches)
+    }
+
     fn spawn(&self) -> Result<Child> {
         let start = Start {
             program: self.program.clone(),
@@ -116,11 +138,19 @@ impl Launch {
     }
 }
 
+/// How many members a [`Server::start`] starts: `CAIRN_TEST_MEMBERS`, or one. With several, the server
+/// of a test is one of them, of each test another, and the rest is there to agree with it.
+fn members() -> usize {
+    support::count("CAIRN_TEST_MEMBERS", 1).max(1)
+}
+
 /// A running server.
 pub struct Server {
     launch: Launch,
     child: Child,
     log: Log,
+    /// The other members.
+    companions: Vec<Server>,
 }
 
 /// The lines that a server has logged so far.
@@ -129,7 +159,10 @@ type Log = Arc<Mutex<Vec<String>>>;
 impl Server {
     /// Starts a server on a data directory, with more flags after the usual ones.
     pub fn start(directory: &Path, flags: &[&str]) -> Result<Self> {
-        Self::launch(Launch::usual(binary(), directory, flags)?)
+        match members() {
+            1 => Self::launch(Launch::usual(binary(), directory, flags)?),
+            members => Self::launch_all(Launch::several(members, directory, flags)?),
+        }
     }
 
     /// Starts real etcd in the same way.
@@ -155,14 +188,29 @@ impl Server {
     }
 
     fn launch(launch: Launch) -> Result<Self> {
-        let mut child = launch.spawn()?;
-        let log = Log::default();
-        let ready = follow(&mut child, Arc::clone(&log));
-        let mut server = Self { launch, child, log };
-        if ready.recv_timeout(PATIENCE).is_err() {
-            let end = server.child.try_wait();
-            bail!("the server did not become ready ({end:?}):\n{}", server.log().join("\n"));
+        Self::launch_all(vec![launch])
+    }
+
+    /// Starts members, none of which is ready before most of them run; the first is the server.
+    fn launch_all(launches: Vec<Launch>) -> Result<Self> {
+        let mut started = Vec::new();
+        for launch in launches {
+            let mut child = launch.spawn()?;
+            let log = Log::default();
+            let ready = follow(&mut child, Arc::clone(&log));
+            started.push((Self { launch, child, log, companions: Vec::new() }, ready));
         }
+        let mut servers = Vec::new();
+        for (mut server, ready) in started {
+            if ready.recv_timeout(PATIENCE).is_err() {
+                let end = server.child.try_wait();
+                bail!("the server did not become ready ({end:?}):\n{}", server.log().join("\n"));
+            }
+            servers.push(server);
+        }
+        let mut servers = servers.into_iter();
+        let mut server = servers.next().context("one server at least")?;
+        server.companions = servers.collect();
         Ok(server)
     }
 
@@ -211,10 +259,8 @@ impl Server {
     }
 
     /// Ends it as a crash would, and waits until it is gone.
-    pub fn kill(mut self) -> Result<Stopped> {
-        self.signal(Signal::KILL)?;
-        self.child.wait()?;
-        Ok(Stopped { launch: self.launch.clone() })
+    pub fn kill(self) -> Result<Stopped> {
+        self.end(Signal::KILL).map(|(stopped, _)| stopped)
     }
 
     /// Asks it to end, and waits until it has.
@@ -225,8 +271,14 @@ impl Server {
     /// Sends it a signal and waits until it has ended by itself.
     pub fn end(mut self, signal: Signal) -> Result<(Stopped, ExitStatus)> {
         self.signal(signal)?;
+        self.companions.iter().try_for_each(|companion| companion.signal(signal))?;
         let status = self.child.wait()?;
-        Ok((Stopped { launch: self.launch.clone() }, status))
+        let mut companions = Vec::new();
+        for companion in &mut self.companions {
+            companion.child.wait()?;
+            companions.push(companion.launch.clone());
+        }
+        Ok((Stopped { launch: self.launch.clone(), companions }, status))
     }
 }
 
@@ -241,12 +293,13 @@ impl Drop for Server {
 /// A server that has ended and can be started again where it was.
 pub struct Stopped {
     launch: Launch,
+    companions: Vec<Launch>,
 }
 
 impl Stopped {
     /// Starts it again on the same directory and ports.
     pub fn start(self) -> Result<Server> {
-        Server::launch(self.launch)
+        Server::launch_all(std::iter::once(self.launch).chain(self.companions).collect())
     }
 
     /// Runs it again where it is expected to refuse to start: its exit status and its log.

@@ -1,3 +1,3 @@
 //! What is shared with other suites.
 
-pub(crate) use tests::support::{Answer, Dice, count, get, refusal, request};
+pub(crate) use tests::support::{Dice, count, get, refusal, request};
