@@ -3,7 +3,8 @@
 //! ```text
 //! sim SEED                                  the cluster of this seed, once more
 //! sim run [--seeds N] [--from S] [--jobs J] [--seconds T]   many of them, summed up
-//! sim planted                               planted bugs, and within how many seeds each is found
+//! sim planted [NAME] [--seconds T]          planted bugs, and within how many seeds each is found
+//! sim hunt [--seeds N] [--jobs J] [--seconds T]   many seeds, until something is wrong
 //! sim core ...                              raft and node alone
 //! sim life SEED [COMMANDS]                  one member, and every crash of it
 //! ```
@@ -15,7 +16,8 @@ use sim::checker::Effort;
 use sim::cluster::many::{self, Bounds};
 use sim::{Check, Plan};
 
-const USAGE: &str = "usage: sim SEED | run [--seeds N] [--from S] [--jobs J] [--seconds T] | planted | \
+const USAGE: &str = "usage: sim SEED | run [--seeds N] [--from S] [--jobs J] [--seconds T] | \
+                     planted [NAME] [--seconds T] | hunt [--seeds N] [--jobs J] [--seconds T] | \
                      core ... | life SEED [COMMANDS]";
 
 fn main() -> ExitCode {
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         ["core", ..] => return sim::core::main(&args[1..]),
         ["run", ..] => run(&words[1..]),
         ["planted", ..] => planted(&words[1..]),
+        ["hunt", ..] => hunt(&words[1..]),
         ["life", seed] => number(seed).map(|seed| life(seed, 40)),
         ["life", seed, commands] => number(seed).zip(number(commands)).map(|(seed, n)| life(seed, n)),
         [seed] => number(seed).map(once),
@@ -88,9 +91,30 @@ fn run(words: &[&str]) -> Option<bool> {
     Some(summary.failures.is_empty())
 }
 
+fn hunt(words: &[&str]) -> Option<bool> {
+    let values = options(words, &["--seeds", "--jobs", "--seconds"])?;
+    let bounds = Bounds {
+        from: 1,
+        seeds: values[0].unwrap_or(u64::MAX),
+        jobs: values[1].unwrap_or_else(cores) as usize,
+        time: Some(Duration::from_secs(values[2].unwrap_or(60))),
+        failures: 1,
+    };
+    let found = many::hunt(bounds);
+    if let Some((seeds, what)) = &found {
+        let line = what.lines().next().unwrap_or_default();
+        println!("found within {seeds} seeds: {line}");
+    }
+    Some(found.is_some())
+}
+
 fn planted(words: &[&str]) -> Option<bool> {
-    let values = options(words, &["--seeds", "--jobs"])?;
-    Some(many::planted(values[0].unwrap_or(2000), values[1].unwrap_or_else(cores)))
+    let (only, words) = match words {
+        [name, rest @ ..] if !name.starts_with("--") => (Some(*name), rest),
+        all => (None, all),
+    };
+    let values = options(words, &["--seconds"])?;
+    Some(many::planted(only, values[0].unwrap_or(60)))
 }
 
 /// One member, from a seed, and every crash of it.

@@ -226,6 +226,12 @@ impl Checks {
                 );
             }
         }
+        Ok(())
+    }
+
+    /// A write is durable: what it promises may be said, and must never be taken back.
+    pub(crate) fn has_written(&mut self, slot: usize, id: u64, persist: &Persist) -> Checked {
+        self.durable[slot].write(persist);
         if let Some(HardState { term, vote: Some(vote), .. }) = persist.hard_state {
             let known = *self.votes.entry((id, term.0)).or_insert(vote.0);
             ensure!(known == vote.0, "member {id} votes for {known} and for {vote} in term {term}");
@@ -421,8 +427,10 @@ impl Checks {
         };
         // A change of the configuration after the entry may have been in force when it was counted,
         // and one right before it not yet.
-        let quorum = |conf: &ConfState| conf.voters.iter().filter(|id| has(id)).count() > conf.voters.len() / 2;
-        let mut confs = self.confs.range(..).rev().map(|(_, conf)| conf).filter(|conf| !conf.voters.is_empty());
+        let quorum =
+            |conf: &ConfState| conf.voters.iter().filter(|id| has(id)).count() > conf.voters.len() / 2;
+        let mut confs =
+            self.confs.range(..).rev().map(|(_, conf)| conf).filter(|conf| !conf.voters.is_empty());
         ensure!(
             confs.by_ref().take(4).any(quorum),
             "entry {index} is acknowledged, and not on the disks of a quorum"

@@ -181,6 +181,10 @@ impl Member {
     /// Proposes again what entered nobody's log (A9: only such), and asks again for a round of reads.
     pub(crate) fn ask_again(&mut self) {
         self.reads.give_up();
+        // A9, planted: proposed-twice.
+        if planted::is("proposed-twice") {
+            self.postponed = self.waiters.keys().copied().collect();
+        }
         for id in std::mem::take(&mut self.postponed) {
             self.outbox.extend(self.waiters.get(&id).map(|waiter| waiter.proposal.clone()));
         }
@@ -189,7 +193,8 @@ impl Member {
     /// A message has come.
     pub(crate) fn receive(&mut self, message: Message, cx: &mut Context<'_>) -> Done {
         let from = message.from.0;
-        if self.shared.cluster.get().removed.contains(&from) && !matches!(message.body, Body::TransferLeader) {
+        if self.shared.cluster.get().removed.contains(&from) && !matches!(message.body, Body::TransferLeader)
+        {
             // Whoever was removed is told so, and ends for good.
             if let Some(&slot) = cx.machines.get(&from) {
                 let life = cx.starts[slot];

@@ -36,7 +36,9 @@ impl World {
 
     fn befall(&mut self, fault: Fault, lasts: Time) -> Checked {
         let up = self.up();
-        let Some(&machine) = up.get(self.random.below(up.len().max(1) as u64) as usize) else { return Ok(()) };
+        let Some(&machine) = up.get(self.random.below(up.len().max(1) as u64) as usize) else {
+            return Ok(());
+        };
         match fault {
             Fault::Loss | Fault::Duplication | Fault::Delay | Fault::Reordering => {
                 self.tally.count(fault);
@@ -235,6 +237,14 @@ impl World {
         let learner = self.random.one_in(2);
         let free = (0..MACHINES).find(|machine| self.slots[*machine].identity.is_none());
         let Some(machine) = free.filter(|_| size < 7) else { return };
+        let runs =
+            |id: &&node::NodeId| self.machines.get(&id.0).is_some_and(|at| self.slots[*at].member.is_some());
+        if !learner
+            && conf.voters.len() > 1
+            && conf.voters.iter().filter(runs).count() <= conf.voters.len().div_ceil(2)
+        {
+            return;
+        }
         self.tally.count(Fault::AddMember);
         let id = machine as u64 + 1;
         self.slots[machine].identity = Some(Identity { id, founders: Vec::new() });
@@ -245,8 +255,11 @@ impl World {
             is_learner: learner,
             ..apply::Member::default()
         };
-        let kind =
-            if learner { ConfChangeType::ConfChangeAddLearnerNode } else { ConfChangeType::ConfChangeAddNode };
+        let kind = if learner {
+            ConfChangeType::ConfChangeAddLearnerNode
+        } else {
+            ConfChangeType::ConfChangeAddNode
+        };
         let change = ConfChange {
             id: None,
             r#type: Some(kind.into()),
@@ -260,11 +273,14 @@ impl World {
     fn remove_member(&mut self, at: usize) {
         let conf = self.checks.conf_at(self.checks.last());
         let all: Vec<u64> = conf.voters.iter().chain(&conf.learners).map(|id| id.0).collect();
-        if conf.voters.len() < 2 {
+        let id = all[self.random.below(all.len() as u64) as usize];
+        // As `--strict-reconfig-check` has it: those who would be left have a quorum that runs (E3).
+        let left: Vec<u64> = conf.voters.iter().map(|voter| voter.0).filter(|voter| *voter != id).collect();
+        let runs = |id: &&u64| self.machines.get(id).is_some_and(|at| self.slots[*at].member.is_some());
+        if left.is_empty() || left.iter().filter(runs).count() <= left.len() / 2 {
             return;
         }
         self.tally.count(Fault::RemoveMember);
-        let id = all[self.random.below(all.len() as u64) as usize];
         let change = ConfChange {
             id: None,
             r#type: Some(ConfChangeType::ConfChangeRemoveNode.into()),
@@ -277,7 +293,8 @@ impl World {
     fn promote_member(&mut self) {
         let conf = self.checks.conf_at(self.checks.last());
         let Some(learner) = conf.learners.first().map(|id| id.0) else { return };
-        let leader = self.slots.iter().position(|slot| slot.member.as_ref().is_some_and(|member| member.leading));
+        let leader =
+            self.slots.iter().position(|slot| slot.member.as_ref().is_some_and(|member| member.leading));
         if let Some(machine) = leader {
             self.tally.count(Fault::PromoteMember);
             self.administer(machine, Ask::Promote(learner));

@@ -114,12 +114,75 @@ pub fn run(bounds: Bounds) -> Summary {
     summary.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Bugs that are planted in the rooms below, and the trap that each stands for.
-pub const PLANTED: &[(&str, &str)] = &[];
+/// Bugs that are planted in the rooms below or in the mirror of the server's threads, each with the trap that
+/// it stands for. What only raft and node can show is hunted by [`crate::core`].
+pub const PLANTED: &[(&str, &str)] = &[
+    ("skip-fsync", "W1: the log is not synced"),
+    ("skip-directory-sync", "W7: a new segment's name is not synced"),
+    ("ghost-tail", "W3: replay skips a truncation at or below the snapshot"),
+    ("release-unflushed", "A8: the log is released before the store has its effects"),
+    ("forget-vote", "R8: a restart forgets the vote"),
+    ("ack-before-durable", "R8: an acknowledgement leaves before the write it rests on"),
+    ("count-unsynced-self", "R9: a leader counts its own unsynced entry"),
+    ("apply-before-durable", "R9: entries are applied before they are durable here"),
+    ("apply-out-of-order", "two entries change places on their way to the machine"),
+    ("commit-old-term", "R1: an entry of an old term is committed by counting"),
+    ("vote-for-shorter-log", "5.4.1: a vote for a log that lacks committed entries"),
+    ("commit-beyond-match", "R10: heartbeats carry a commit index beyond the match"),
+    ("truncate-on-old-append", "5.3: an old append cuts the log"),
+    ("read-without-round", "R6: a read index without a round of heartbeats"),
+    ("read-before-first-commit", "R2: a read index before the term's first commit"),
+    ("late-echo-confirms", "R3: a late echo confirms a later round"),
+    ("removed-leader-stays", "R17: a leader that removed itself leads on"),
+    ("newest-conf-in-snapshot", "W11: a snapshot carries a later configuration"),
+    ("snapshot-without-conf", "W11: a snapshot's configuration is not put in force"),
+    ("index-apart-from-rows", "A1: the applied index is durable before the effects"),
+    ("old-index-after-install", "A4: an installed state keeps the old index"),
+    ("replay-differs", "A5: the outcome of an entry depends on the member's role"),
+    ("lease-not-restored", "A7: leases are not loaded from the store"),
+    ("proposed-twice", "A9: an unanswered proposal is made again"),
+    ("revision-goes-back", "M1: the revision goes back after compaction and restart"),
+    ("tombstone-at-compact-revision-dropped", "M2: a watch misses the delete at the compacted revision"),
+    ("progress-overtakes", "V1: a progress notice overtakes events"),
+    ("install-unannounced", "V3: watchers are not told of an installed state"),
+    ("watch-jumps", "V5: a watcher that compaction passed goes on behind the hole"),
+    ("events-split", "V6: one revision in several responses"),
+    ("renew-without-round", "L2: a deposed leader renews leases"),
+    ("renew-in-any-reign", "L3: a renewal rests on another reign's proof"),
+    ("drop-checkpoint", "L5: a leader change gives leases their full time again"),
+    ("revoke-in-any-term", "L1: a deposed leader's revocation is passed on"),
+];
 
-/// Runs every planted bug in processes of its own until it is found; tells within how many seeds.
-/// Whether all were.
-pub fn planted(seeds: u64, jobs: u64) -> bool {
-    let _ = (seeds, jobs);
-    false
+/// Looks for something wrong in up to `seeds` histories; says in how many there was nothing, and what
+/// was wrong then.
+pub fn hunt(bounds: Bounds) -> Option<(u64, String)> {
+    let summary = run(Bounds { failures: 1, ..bounds });
+    let first = summary.failures.into_iter().min()?;
+    Some((first.0 - bounds.from + 1, first.1))
+}
+
+/// Runs every planted bug, or one of them, in processes of their own until each is found, for so many
+/// seconds at the most; tells within how many seeds. Whether all were.
+pub fn planted(only: Option<&str>, seconds: u64) -> bool {
+    if !cfg!(feature = "planted") {
+        println!("the bugs are not in this build: cargo run --release -p sim --features planted -- planted");
+        return false;
+    }
+    let Ok(program) = std::env::current_exe() else { return false };
+    let mut missed = 0;
+    for (name, what) in PLANTED.iter().filter(|(name, _)| only.is_none_or(|only| only == *name)) {
+        let output = std::process::Command::new(&program)
+            .args(["hunt", "--seconds", &seconds.to_string()])
+            .env("PLANTED", name)
+            .stderr(std::process::Stdio::null())
+            .output();
+        let text =
+            output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let found = text.lines().find(|line| line.starts_with("found")).map(str::to_owned);
+        missed += u64::from(found.is_none());
+        println!("{name:40} {}", found.unwrap_or_else(|| format!("NOT FOUND in {seconds} s")));
+        println!("{:40} {what}", "");
+    }
+    println!("{missed} not found");
+    missed == 0
 }

@@ -279,8 +279,7 @@ fn first_entry(id: u64, index: u64) -> Entry {
 fn found(disk: &Disk, identity: &Identity, options: wal::Options) -> Done {
     let entries: Vec<Entry> =
         identity.founders.iter().zip(1..).map(|(&id, index)| first_entry(id, index)).collect();
-    let hard_state =
-        entries.last().map(|last| HardState { term: last.term, vote: None, commit: last.index });
+    let hard_state = entries.last().map(|last| HardState { term: last.term, vote: None, commit: last.index });
     let shared: Arc<dyn wal::Disk> = Arc::new(disk.clone());
     let id = identity.id.to_be_bytes();
     drop(Wal::found(shared, Path::new(WAL_DIR), &id, options, hard_state.as_ref(), &entries)?);
@@ -312,7 +311,11 @@ impl Member {
         let wal_options = wal::Options { segment_bytes: plan.segment_bytes };
         if !Wal::exists(&disk, Path::new(WAL_DIR))? {
             let applied = backend.consistent().index;
-            ensure!(applied == 0, "{applied} entries are applied at member {}, and there is no log", identity.id);
+            ensure!(
+                applied == 0,
+                "{applied} entries are applied at member {}, and there is no log",
+                identity.id
+            );
             found(&disk, identity, wal_options.clone())?;
         }
         let applied = Index(backend.consistent().index);
@@ -338,8 +341,12 @@ impl Member {
             term: Term(begin.term),
         };
         let committed = recovered.hard_state.commit.max(applied);
-        let configured =
-            recovered.entries.iter().rev().find(|e| e.index <= committed && e.is_conf_change()).map(|e| e.index);
+        let configured = recovered
+            .entries
+            .iter()
+            .rev()
+            .find(|e| e.index <= committed && e.is_conf_change())
+            .map(|e| e.index);
 
         // What the disk has is held against what it is known to have had.
         let base = (recovered.begins_after.0, begin.term);
@@ -361,7 +368,8 @@ impl Member {
         let restored =
             Restored { hard_state: recovered.hard_state, snapshot, entries: recovered.entries, applied };
         let node = Node::new(config, restored);
-        let node = node.map_err(|error| Violation(format!("member {} cannot start: {error}", identity.id)))?;
+        let node =
+            node.map_err(|error| Violation(format!("member {} cannot start: {error}", identity.id)))?;
         Ok(Member {
             id: identity.id,
             who,

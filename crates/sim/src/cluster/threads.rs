@@ -77,7 +77,7 @@ impl Member {
         if must_sync {
             self.wal.sync()?;
             for persist in self.unsynced.drain(..) {
-                cx.checks.durable[self.who.0].write(&persist);
+                cx.checks.has_written(self.who.0, self.id, &persist)?;
             }
         }
         cx.note(&[5, self.id, last.map_or(0, |id| id.0)]);
@@ -93,7 +93,8 @@ impl Member {
     }
 
     pub(crate) fn read_log(&mut self, read: LogRead, cx: &mut Context<'_>) -> Done {
-        let (after_term, entries) = self.log_reader.read(read.after, read.upto, read.bytes)?.unwrap_or_default();
+        let (after_term, entries) =
+            self.log_reader.read(read.after, read.upto, read.bytes)?.unwrap_or_default();
         cx.note(&[6, self.id, read.after.0, entries.len() as u64]);
         self.letters.peers.push(OfPeer::LogRead { read, after_term, entries });
         self.drive(cx)
@@ -204,7 +205,10 @@ impl Member {
         let revision = installed.revision;
         cx.checks.compare_hash(self.id, &self.shared.store, revision)?;
         self.letters.done.push(inbox::Done::Installed(meta.index));
-        self.hub.skip_to(installed.revision);
+        // V3, planted: install-unannounced.
+        if !planted::is("install-unannounced") {
+            self.hub.skip_to(installed.revision);
+        }
         self.release_reads(meta.index, cx)?;
         self.drive(cx)
     }
@@ -233,7 +237,11 @@ impl Member {
             let conf_state = conf_state.unwrap_or_default();
             cx.checks.carries(self.id, flushed.index, &conf_state)?;
             let meta = SnapshotMeta { conf_state, index: Index(flushed.index), term: Term(flushed.term) };
-            let release_to = Index(flushed.index.saturating_sub(cx.plan.catch_up));
+            let mut release_to = Index(flushed.index.saturating_sub(cx.plan.catch_up));
+            // A8, planted: release-unflushed.
+            if planted::is("release-unflushed") {
+                release_to = self.machine.applied().0;
+            }
             self.wal_queue.push(WalJob::Covered { meta, release_to });
             self.begin_to_write(cx)?;
         }
@@ -322,7 +330,10 @@ impl Member {
             for (id, (ttl, remaining)) in cx.checks.leases_at(cx.checks.last()) {
                 let most = if *remaining > 0 { *remaining } else { *ttl } + extend.as_secs() as i64 + 1;
                 let left = lessor.time_to_live(lease::LeaseId(*id), now).map_or(0, |left| left.remaining);
-                ensure!(left <= most, "lease {id} has {left} s at a new leader, {most} at the most by the log");
+                ensure!(
+                    left <= most,
+                    "lease {id} has {left} s at a new leader, {most} at the most by the log"
+                );
             }
         }
         Ok(())
@@ -341,7 +352,9 @@ impl Member {
 /// Encodes a request that the member itself makes; nobody waits for its answer.
 fn own_proposal(command: &impl Command, term: Term) -> Proposal {
     let data = raft_request::encode(0, command).into();
-    Proposal { id: u64::MAX, kind: EntryKind::Normal, data, only_in: Some(term) }
+    // L1, planted: revoke-in-any-term.
+    let only_in = Some(term).filter(|_| !planted::is("revoke-in-any-term"));
+    Proposal { id: u64::MAX, kind: EntryKind::Normal, data, only_in }
 }
 
 /// Whether an entry may change the table of leases: looked up by its first field.

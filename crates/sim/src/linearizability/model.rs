@@ -2,6 +2,7 @@
 //! search is cheap.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 use super::{Body, Compare, End, History, KeyValue, Order, Request, RequestId, Target};
 
@@ -101,10 +102,11 @@ pub(super) struct Call {
 pub(super) struct Part {
     pub(super) calls: Vec<Call>,
     keys: usize,
-    /// Revisions at which keys of this part are known to have changed.
-    changes: BTreeSet<i64>,
-    /// Whether these are all.
+    /// Revisions at which keys of this part are known to have changed; and which did, if all is known.
+    changes: BTreeMap<i64, BTreeSet<u32>>,
     complete: bool,
+    /// Revisions of writes whose client was told, or that somebody saw, wherever.
+    taken: Rc<BTreeSet<i64>>,
 }
 
 impl Part {
@@ -118,16 +120,22 @@ impl Part {
         let written_at = match (call.revision, &call.answer) {
             (Some(revision), _) if revision < state.floor => return outcomes,
             (Some(revision), _) => Revision::Exactly(revision),
-            (None, _) if !self.complete => Revision::AtLeast(state.floor.max(1) + 1),
+            (None, _) if !self.complete => match self.gap(state.floor) {
+                Some(revision) => Revision::AtLeast(revision),
+                None => return outcomes,
+            },
             (None, _) => match self.changes.range(state.floor + 1..).next() {
-                Some(&next) => Revision::Exactly(next),
+                Some((&next, _)) => Revision::Exactly(next),
                 None => return outcomes,
             },
         };
         run(state.clone(), &call.op, call.answer.as_ref(), written_at, &mut |mut next, wrote| {
             match written_at {
                 Revision::Exactly(revision) if wrote => {
-                    if revision <= state.floor || self.skips_a_change(state.floor, revision) {
+                    if revision <= state.floor
+                        || self.skips_a_change(state.floor, revision)
+                        || !self.may_change(state, &next, revision)
+                    {
                         return;
                     }
                     next.floor = revision;
@@ -149,6 +157,35 @@ impl Part {
             }
         });
         outcomes
+    }
+
+    /// The next revision that a write which nobody knows of can have had: one that is not taken, with nothing
+    /// of this part in between.
+    fn gap(&self, floor: i64) -> Option<i64> {
+        let mut revision = floor.max(1) + 1;
+        while self.taken.contains(&revision) {
+            if self.changes.contains_key(&revision) {
+                return None;
+            }
+            revision += 1;
+        }
+        Some(revision)
+    }
+
+    /// Whether what changes from one state to the next is what is known to have changed.
+    fn may_change(&self, before: &State, after: &State, revision: i64) -> bool {
+        if !self.complete {
+            return true;
+        }
+        let pairs = before.cells.iter().zip(&after.cells).enumerate();
+        let changed = pairs.filter(|(_, (before, after))| before != after).map(|(key, _)| key as u32);
+        self.changes.get(&revision).is_some_and(|known| changed.eq(known.iter().copied()))
+    }
+
+    /// Whether nothing that is known to have changed lies between two floors: whoever is at the lower one
+    /// can do all that can be done at the other.
+    pub(super) fn is_as_good(&self, floor: i64, other: i64) -> bool {
+        floor <= other && !self.skips_a_change(floor, other + 1)
     }
 
     /// Whether something is known to have changed between two revisions.
@@ -351,23 +388,28 @@ pub(super) fn parts(history: &History) -> Vec<Part> {
     for (key, call) in calls {
         parts.entry(joined.root(key as usize)).or_default().push(call);
     }
-    let mut changes: BTreeMap<usize, BTreeSet<i64>> = BTreeMap::new();
+    let mut changes: BTreeMap<usize, BTreeMap<i64, BTreeSet<u32>>> = BTreeMap::new();
     let mut changed = |key: &[u8], revision: i64| {
         if let Some(&key) = compiler.index.get(key) {
-            changes.entry(joined.root(key as usize)).or_default().insert(revision);
+            let part = changes.entry(joined.root(key as usize)).or_default();
+            part.entry(revision).or_default().insert(key);
         }
     };
     history.seen.iter().for_each(|((key, _), &revision)| changed(key, revision));
     for (&revision, keys) in history.all.iter().flatten() {
         keys.iter().for_each(|key| changed(key, revision));
     }
+    let told = parts.values().flatten().filter(|call| call.answer.as_ref().is_some_and(wrote));
+    let taken = history.seen.values().copied().chain(told.filter_map(|call| call.revision));
+    let taken = Rc::new(taken.collect::<BTreeSet<i64>>());
     let mut list = Vec::new();
     for (root, calls) in parts {
         let mut changes = changes.remove(&root).unwrap_or_default();
-        changes.extend(
-            calls.iter().filter(|call| call.answer.as_ref().is_some_and(wrote)).filter_map(|c| c.revision),
-        );
-        list.push(Part { calls, keys: names.len(), changes, complete: history.all.is_some() }.compact());
+        for call in calls.iter().filter(|call| call.answer.as_ref().is_some_and(wrote)) {
+            changes.entry(call.revision.unwrap_or(0)).or_default();
+        }
+        let (complete, taken) = (history.all.is_some(), Rc::clone(&taken));
+        list.push(Part { calls, keys: names.len(), changes, complete, taken }.compact());
     }
     list
 }
@@ -409,6 +451,9 @@ impl Part {
         let numbers: HashMap<u32, u32> =
             touched.iter().enumerate().map(|(i, &key)| (key, i as u32)).collect();
         self.keys = touched.len();
+        for keys in self.changes.values_mut() {
+            *keys = keys.iter().filter_map(|key| numbers.get(key).copied()).collect();
+        }
         for call in &mut self.calls {
             renumber_op(&mut call.op, &numbers);
             call.answer.iter_mut().for_each(|answer| renumber_answer(answer, &numbers));

@@ -36,16 +36,17 @@ struct Search<'a> {
     spent: Vec<u64>,
 }
 
-/// How a place in the search was reached. With more spent, or at a later revision, no more is possible
-/// from the same place.
+/// How a place in the search was reached. With more spent, or at a later revision with nothing known to have
+/// changed in between, no more is possible from the same place.
 struct Tried {
     floor: i64,
     spent: Vec<u64>,
 }
 
 impl Tried {
-    fn covers(&self, floor: i64, spent: &[u64]) -> bool {
-        self.floor <= floor && self.spent.iter().zip(spent).all(|(mine, theirs)| mine & !theirs == 0)
+    fn covers(&self, part: &Part, floor: i64, spent: &[u64]) -> bool {
+        part.is_as_good(self.floor, floor)
+            && self.spent.iter().zip(spent).all(|(mine, theirs)| mine & !theirs == 0)
     }
 }
 
@@ -147,7 +148,7 @@ impl Search<'_> {
     /// Whether this place, with what it took to come here, promises more than any before.
     fn is_new(&mut self, state: &State) -> bool {
         let tried = self.tried.entry((self.marks, state.cells.clone())).or_default();
-        if tried.iter().any(|tried| tried.covers(state.floor, &self.spent)) {
+        if tried.iter().any(|tried| tried.covers(self.part, state.floor, &self.spent)) {
             return false;
         }
         tried.push(Tried { floor: state.floor, spent: self.spent.clone() });
