@@ -66,11 +66,12 @@ impl Body for StreamBody {
         for message in this.taken.drain(..) {
             this.encoder.put(&mut this.buffer, &message);
         }
-        if this.beat.poll_tick(context).is_ready() {
-            this.encoder.put_heartbeat(&mut this.buffer);
-        }
+        // Whoever hears messages needs no heartbeats.
         if this.buffer.is_empty() {
-            return Poll::Pending;
+            if this.beat.poll_tick(context).is_pending() {
+                return Poll::Pending;
+            }
+            this.encoder.put_heartbeat(&mut this.buffer);
         }
         count(&this.link.counters.sent_bytes, this.buffer.len());
         Poll::Ready(Some(Ok(Frame::data(this.buffer.split().freeze()))))

@@ -320,3 +320,13 @@ fn small_questions_are_answered_within_their_time() {
     });
     drop(answering.join());
 }
+
+#[test]
+fn a_panic_of_the_member_is_not_passed_over() {
+    let (one, two) = pair();
+    two.hears(&one);
+    two.record.seen().fragile = true;
+    one.peers.send(vec![heartbeat(1, 2, 1)]);
+    let seen = two.record.once("the failure", |seen| !seen.failed.is_empty());
+    assert_eq!(seen.failed, ["a broken raft"]);
+}

@@ -31,6 +31,8 @@ pub struct Seen {
     pub removed_here: usize,
     pub failed: Vec<String>,
     pub round_trips: Vec<u64>,
+    /// Whether to panic at the next message.
+    pub fragile: bool,
 }
 
 /// What a member has been told so far.
@@ -65,6 +67,9 @@ impl Record {
 
 impl Events for Record {
     fn receive(&self, messages: &mut Vec<Message>) {
+        if self.seen().fragile {
+            panic!("a broken raft");
+        }
         self.note(|seen| {
             seen.batches += 1;
             seen.messages.append(messages);
