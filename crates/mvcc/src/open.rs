@@ -59,9 +59,7 @@ pub(crate) fn rebuild(
 
     // Revisions never go back: what was compacted away existed, and a new store begins at 1.
     let newest = pieces.iter().filter_map(|piece| piece.rows.last()).map(|row| row.version.main).max();
-    // Planted: M1, the newest revision was a deletion and is compacted away.
-    let compacted = if planted::is("revision-goes-back") { 1 } else { compact };
-    let current = newest.unwrap_or(1).max(compacted).max(1);
+    let current = newest.unwrap_or(1).max(compact).max(1);
     let rows = pieces.iter().map(|piece| piece.rows.len()).sum();
 
     let prefix = common_prefix(&pieces);
