@@ -2,7 +2,7 @@
 //! rewrites what happened, to be read in review.
 //!
 //! ```text
-//! cluster voters=1,2,3 [learners=4] [outsiders=5] [pre_vote=off] [check_quorum=off] [window=2]
+//! cluster voters=1,2,3 [learners=4] [outsiders=5] [pre_vote=off] [check_quorum=off] [window=2] [window_bytes=N]
 //!         [append=BYTES] [uncommitted=BYTES] [catch_up=N] [reads=N] [logs=ID:TERM,TERM,..;..]
 //!         [snapshot_ticks=N] [long_log=on]     on: disks still have what memory has let go of
 //! campaign 1 | tick 1 20 | propose 1 a b | read 1 7 | transfer 1 2 | stalled 1 | handover 1
@@ -13,7 +13,10 @@
 //! bound 1 t2 a b          proposals for term 2 alone
 //! gone 1 2                member 1 is told that the process of 2 has ended
 //! hold-snapshots | snapshots | unreachable 1 2 | snapshot-arrived 1 2 | snapshot-lost 1 2
-//! send 2>1 t3 MsgAppResp matched 4        a forged message
+//! send 2>1 t3 MsgAppResp matched 4        a message as another implementation may send it
+//!     MsgApp 4/2 5/3:text commit=4 | MsgSnap 7/3 voters=1,2 | MsgHeartbeat 4 context | MsgProp a b
+//!     MsgReadIndex context | MsgVote 4 2 [transfer] | MsgTransferLeader | MsgTimeoutNow
+//! sent                    what waits to be delivered, which then is lost
 //! log 1 | peers 1 | conf 1 | quiet CMD    quiet: do it, write nothing down
 //! ```
 #![allow(clippy::unwrap_used)]
@@ -141,6 +144,7 @@ fn command(cluster: &mut Cluster, line: &str) {
         "snapshot-arrived" => cluster.with(id(0), |raft| raft.report_snapshot(NodeId(id(1)), true)),
         "snapshot-lost" => cluster.with(id(0), |raft| raft.report_snapshot(NodeId(id(1)), false)),
         "send" => forge(cluster, rest),
+        "sent" => cluster.show_network(),
         "log" => cluster.show_log(id(0)),
         "peers" => cluster.show_peers(id(0)),
         "conf" => cluster.show_conf(id(0)),
@@ -173,6 +177,7 @@ fn build(options: &[&str]) -> Cluster {
             "pre_vote" => tuned.pre_vote = value == "on",
             "check_quorum" => tuned.check_quorum = value == "on",
             "window" => tuned.limits.window_messages = number(),
+            "window_bytes" => tuned.limits.window_bytes = number(),
             "append" => tuned.limits.append_bytes = number(),
             "uncommitted" => tuned.limits.uncommitted_bytes = number(),
             "catch_up" => tuned.limits.catch_up_entries = number() as u64,
@@ -231,6 +236,12 @@ fn change(words: &[&str]) -> ConfChangeV2 {
     out
 }
 
+/// `7/3`: index 7, term 3.
+fn place(text: &str) -> (Index, Term) {
+    let (index, term) = text.split_once('/').unwrap();
+    (Index(index.parse().unwrap()), Term(term.parse().unwrap()))
+}
+
 fn forge(cluster: &mut Cluster, words: &[&str]) {
     let (from, to) = words[0].split_once('>').unwrap();
     let term = words[1][1..].parse().unwrap();
@@ -244,13 +255,51 @@ fn forge(cluster: &mut Cluster, words: &[&str]) {
         "MsgVoteResp" => Body::VoteResponse(Answer { reject: words[3] == "no", ..Answer::default() }),
         "MsgPreVoteResp" => Body::PreVoteResponse(Answer { reject: words[3] == "no", ..Answer::default() }),
         "MsgVote" | "MsgPreVote" => {
-            let show = Candidacy { last_index: number(3), last_term: Term(number(4).0), transfer: false };
+            let transfer = words.get(5) == Some(&"transfer");
+            let show = Candidacy { last_index: number(3), last_term: Term(number(4).0), transfer };
             if words[2] == "MsgVote" { Body::Vote(show) } else { Body::PreVote(show) }
         }
-        "MsgHeartbeat" => Body::Heartbeat { commit: number(3), context: [].into() },
-        "MsgHeartbeatResp" => {
-            Body::HeartbeatResponse { context: number(3).0.to_be_bytes().as_slice().into() }
+        "MsgHeartbeat" => {
+            Body::Heartbeat { commit: number(3), context: words.get(4).unwrap_or(&"").as_bytes().into() }
         }
+        "MsgHeartbeatResp" => Body::HeartbeatResponse {
+            context: match words[3].parse::<u64>() {
+                Ok(round) => round.to_be_bytes().as_slice().into(),
+                Err(_) => words[3].as_bytes().into(),
+            },
+        },
+        "MsgApp" => {
+            let (prev_index, prev_term) = place(words[3]);
+            let (commit, entries) = words[4..].split_last().unwrap();
+            let entries = entries.iter().map(|word| {
+                let (at, text) = word.split_once(':').unwrap_or((word, ""));
+                let (index, term) = place(at);
+                Entry { term, index, kind: EntryKind::Normal, data: text.as_bytes().into() }
+            });
+            let commit = Index(commit.strip_prefix("commit=").unwrap().parse().unwrap());
+            Body::Append { prev_index, prev_term, entries: entries.collect(), commit }
+        }
+        "MsgSnap" => {
+            let (index, term) = place(words[3]);
+            let voters = ids(words[4].strip_prefix("voters=").unwrap());
+            let data = format!("foreign state at {index}").into_bytes().into();
+            Body::Snapshot(Snapshot {
+                meta: SnapshotMeta { conf_state: ConfState::of(voters), index, term },
+                data,
+            })
+        }
+        "MsgProp" => {
+            let entry = |text: &&str| {
+                let (term, index) = (Term(0), Index(0));
+                Entry { term, index, kind: EntryKind::Normal, data: text.as_bytes().into() }
+            };
+            Body::Propose { entries: words[3..].iter().map(entry).collect() }
+        }
+        "MsgReadIndex" => Body::ReadIndex { context: words[3].as_bytes().into() },
+        "MsgReadIndexResp" => {
+            Body::ReadIndexResponse { index: number(3), context: words[4].as_bytes().into() }
+        }
+        "MsgTransferLeader" => Body::TransferLeader,
         "MsgTimeoutNow" => Body::TimeoutNow,
         _ => panic!("cannot forge {words:?}"),
     };

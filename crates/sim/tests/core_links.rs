@@ -66,6 +66,7 @@ fn all_64_link_masks_heal_to_one_leader_within_ten_election_timeouts() {
     println!("longest: {:.1} election timeouts", longest as f64 / ELECTION as f64);
 }
 
+/// R19: some majority that hears each other is enough, whatever else is cut and in which direction.
 #[test]
 fn writes_go_on_while_any_majority_is_fully_connected() {
     for mask in 0..64 {
@@ -127,4 +128,22 @@ fn whoever_is_told_that_the_leader_is_gone_replaces_it_at_once() {
     let chosen = world.agreed_leader();
     world.run(10 * ELECTION);
     assert_eq!(world.agreed_leader(), chosen);
+}
+
+/// R20: with one member away for ten minutes of writing, what the others hold in memory stays bounded.
+#[test]
+fn a_member_that_is_away_costs_no_memory() {
+    for seed in 0..6 {
+        let mut world = cluster(seed, Some(0));
+        world.cut(&[(2, 0), (0, 2), (2, 1), (1, 2)]);
+        let mut most = 0;
+        for _ in 0..6000 {
+            world.write(0, 4);
+            world.run(TICK);
+            most = most.max(world.log_bytes());
+        }
+        assert!(world.committed() > 5000, "only {} entries", world.committed());
+        // A thousand entries are kept for those who are a little behind, and some wait for the machine.
+        assert!(most < 200_000, "{most} bytes of log in memory");
+    }
 }

@@ -29,10 +29,7 @@ impl Raft {
                     // it unless heard of lately.
                     if progress.active && progress.has_room(window) && progress.reading.is_none() {
                         progress.reading = Some(prev_index);
-                        // R7, planted: read-log-not-final.
-                        let final_upto = !planted::is("read-log-not-final");
-                        let upto = if final_upto { log.begin() } else { log.last() };
-                        let bytes = limits.append_bytes;
+                        let (upto, bytes) = (log.begin(), limits.append_bytes);
                         self.out.log_reads.push(LogRead { to: *id, after: prev_index, upto, bytes });
                     }
                     break;

@@ -293,6 +293,13 @@ impl Cluster {
         self.apply(id);
     }
 
+    /// What waits to be delivered; then it is lost.
+    pub fn show_network(&mut self) {
+        for message in self.network.drain(..) {
+            writeln!(self.trace, "{}", show::message(&message)).unwrap();
+        }
+    }
+
     pub fn show_log(&mut self, id: u64) {
         show::log(&mut self.trace, &self.members[&NodeId(id)].raft);
     }

@@ -98,8 +98,9 @@ pub fn message(message: &Message) -> String {
             write!(out, " commit={commit}{}", round(context))
         }
         Body::HeartbeatResponse { context } => write!(out, "{}", round(context)),
-        Body::TransferLeader | Body::TimeoutNow | Body::ReadIndex { .. } => Ok(()),
-        Body::ReadIndexResponse { index, .. } => write!(out, " {index}"),
+        Body::TransferLeader | Body::TimeoutNow => Ok(()),
+        Body::ReadIndex { context } => write!(out, "{}", round(context)),
+        Body::ReadIndexResponse { index, context } => write!(out, " {index}{}", round(context)),
     }
     .unwrap();
     out
@@ -108,6 +109,10 @@ pub fn message(message: &Message) -> String {
 fn round(context: &[u8]) -> String {
     match context.try_into() {
         Ok(bytes) => format!(" round={}", u64::from_be_bytes(bytes)),
+        // Ours are numbers; what others say may be text.
+        Err(_) if !context.is_empty() && context.iter().all(u8::is_ascii_graphic) => {
+            format!(" context={}", String::from_utf8_lossy(context))
+        }
         Err(_) => String::new(),
     }
 }

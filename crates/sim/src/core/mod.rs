@@ -46,6 +46,32 @@ mod member;
 mod weather;
 mod world;
 
+/// Bugs that can be planted in `raft` and `node` and that this finds, with the traps that they stand for.
+pub const PLANTED: &[(&str, &str)] = &[
+    ("ack-before-durable", "R8: a promise leaves before the disk has what it promises"),
+    ("apply-before-durable", "R9: an entry is applied that this member could still forget"),
+    ("apply-out-of-order", "entries are applied in another order than that of the log"),
+    ("campaign-unapplied", "R14: a campaign over a committed, unapplied change of the members"),
+    ("commit-beyond-match", "R10: a heartbeat commits what the follower may not have"),
+    ("commit-old-term", "R1: an entry of an earlier term is committed by counting"),
+    ("count-unsynced-self", "R7: a leader counts what its own disk does not have yet"),
+    ("forget-vote", "R8: a restart forgets a vote"),
+    ("joint-forever", "R16: a joint configuration is never left"),
+    ("late-echo-confirms", "R3: the echo of an old heartbeat confirms a later read"),
+    ("lead-without-quorum", "R19: a leader that hears nobody goes on leading"),
+    ("learner-refuses-vote", "R13: a promoted learner that does not know it refuses to vote"),
+    ("read-before-first-commit", "R2: a read is answered before the first commit of the term"),
+    ("read-without-round", "R6: a read is answered without asking a quorum"),
+    ("removed-leader-stays", "R17: a leader goes on leading after its own removal"),
+    ("silent-to-the-past", "R5: a member stuck in a higher term is never let in again"),
+    ("snapshot-without-conf", "W11: a snapshot's configuration is not taken over"),
+    ("stale-append-ack", "R7: an acknowledgement counts for entries that were overwritten"),
+    ("truncate-on-old-append", "an old append cuts off what later ones have brought"),
+    ("two-config-changes", "R15: a change of the members before the last one is applied"),
+    ("vote-for-shorter-log", "a vote for a candidate that lacks what may be committed"),
+    ("wait-for-snapshot-forever", "R12: a lost snapshot is never sent again"),
+];
+
 pub use life::{Life, Report};
 pub use many::{Sum, main, many};
 pub use weather::{Fault, Tally, Weather};

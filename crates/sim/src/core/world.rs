@@ -690,6 +690,12 @@ impl World {
         self.members[at].term().0
     }
 
+    /// The largest part of the log, in bytes, that any member has in memory.
+    pub fn log_bytes(&self) -> usize {
+        let nodes = self.members.iter().filter_map(|member| member.node.as_ref());
+        nodes.map(|node| node.status().log_bytes).max().unwrap_or(0)
+    }
+
     /// Every member's status, for the message of a failure.
     pub fn picture(&self) -> String {
         let nodes = self.members.iter().filter_map(|member| member.node.as_ref());

@@ -54,6 +54,7 @@ fn is_honest(found: &Recovered, truth: &Recovered, durable: u64) -> bool {
     prefix && (found.repaired.is_none() && found == truth || found.repaired.is_some() && last >= durable)
 }
 
+/// W5: the same data, a torn tail cut, or a refusal; never a shorter log that somebody was told about.
 #[test]
 fn a_flipped_bit_is_harmless_or_refused_and_never_believed() {
     let (image, durable) = small_log();

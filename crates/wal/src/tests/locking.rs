@@ -31,6 +31,7 @@ fn what_is_not_there_is_said_so() {
     assert!(matches!(Wal::open(Arc::new(RealDisk), &missing, Index(0)), Err(WalError::Missing(_))));
 }
 
+/// W14: names that mean nothing here are passed over, own leftovers are removed and never used again.
 #[test]
 fn own_stale_files_go_and_foreign_ones_stay() {
     let disk: Arc<MemoryDisk> = Arc::default();

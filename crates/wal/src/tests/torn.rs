@@ -7,6 +7,7 @@ use super::memory::MemoryDisk;
 use super::{create, entry, marker, open, state};
 use raft::{Persist, PersistId, Snapshot};
 
+/// W4: sectors of one append persisted in any combination.
 #[test]
 fn any_subset_of_the_last_batch_recovers_to_a_prefix_of_it() {
     for payload in [1, 30, 200, 480, 700, 1500] {
