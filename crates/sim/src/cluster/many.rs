@@ -141,7 +141,6 @@ pub const PLANTED: &[(&str, &str)] = &[
     ("replay-differs", "A5: the outcome of an entry depends on the member's role"),
     ("lease-not-restored", "A7: leases are not loaded from the store"),
     ("proposed-twice", "A9: an unanswered proposal is made again"),
-    ("revision-goes-back", "M1: the revision goes back after compaction and restart"),
     ("tombstone-at-compact-revision-dropped", "M2: a watch misses the delete at the compacted revision"),
     ("progress-overtakes", "V1: a progress notice overtakes events"),
     ("install-unannounced", "V3: watchers are not told of an installed state"),
