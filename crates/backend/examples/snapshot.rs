@@ -28,7 +28,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     store.flush_all()?;
-    println!("{rows} rows of {size} B, {} MB in use, peak memory {} MB", mb(store.size_in_use()), peak_memory());
+    println!(
+        "{rows} rows of {size} B, {} MB in use, peak memory {} MB",
+        mb(store.size_in_use()),
+        peak_memory()
+    );
 
     let path = dir.path().join("body");
     let quiet = while_writing(&store, &mut index, size, || {
