@@ -224,3 +224,85 @@ impl Pump {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// Member 0 (id 0xa) calls member 1, which answers each byte with the same byte.
+    struct Call {
+        links: Links,
+        stream: TcpStream,
+        _ports: [Port; 2],
+    }
+
+    async fn call(head: &[u8]) -> Call {
+        let ports = [Port::reserve().unwrap(), Port::reserve().unwrap()];
+        let links = Links::new().unwrap();
+        links.identify(0xa, 0);
+        links.add_front(1, &ports[0], &ports[1]).unwrap();
+        let member = TcpListener::bind((Ipv4Addr::LOCALHOST, ports[1].number())).await.unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = member.accept().await.unwrap();
+            let (mut from, mut to) = stream.split();
+            let _ = tokio::io::copy(&mut from, &mut to).await;
+        });
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, ports[0].number())).await.unwrap();
+        stream.write_all(head).await.unwrap();
+        read(&mut stream, head.len()).await.unwrap();
+        Call { links, stream, _ports: ports }
+    }
+
+    async fn read(stream: &mut TcpStream, length: usize) -> std::io::Result<()> {
+        stream.read_exact(&mut vec![0; length]).await.map(drop)
+    }
+
+    /// Whether a byte comes back; not at once, where it must not.
+    async fn echoes(call: &mut Call) -> bool {
+        call.stream.write_all(b"x").await.unwrap();
+        tokio::time::timeout(Duration::from_millis(100), read(&mut call.stream, 1)).await.is_ok()
+    }
+
+    const NAMED: &[u8] = b"GET /raft HTTP/1.1\r\nHost: b\r\nx-SERVER-from: a\r\n\r\n";
+
+    #[tokio::test]
+    async fn each_direction_is_stalled_by_itself_and_loses_nothing() {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let mut call = call(NAMED).await;
+            assert!(echoes(&mut call).await);
+            call.links.set(from, to, Link::Stalled);
+            assert!(!echoes(&mut call).await, "{from} to {to} is stalled");
+            call.links.heal();
+            read(&mut call.stream, 1).await.unwrap();
+            assert!(echoes(&mut call).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_links_of_others_are_no_concern_of_those_who_named_themselves() {
+        let mut named = call(NAMED).await;
+        named.links.set_both(2, 1, Link::Stalled);
+        assert!(echoes(&mut named).await);
+        let mut unnamed = call(b"GET /version HTTP/1.1\r\n\r\n").await;
+        unnamed.links.set_both(2, 1, Link::Stalled);
+        assert!(!echoes(&mut unnamed).await, "it may be member 2");
+    }
+
+    #[tokio::test]
+    async fn a_refused_link_ends_its_connections() {
+        let mut call = call(NAMED).await;
+        call.links.set_both(0, 1, Link::Refused);
+        assert!(read(&mut call.stream, 1).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_slow_link_delays() {
+        let mut call = call(NAMED).await;
+        let begun = std::time::Instant::now();
+        call.links.set(0, 1, Link::Slow(Duration::from_millis(50)));
+        call.stream.write_all(b"x").await.unwrap();
+        read(&mut call.stream, 1).await.unwrap();
+        assert!(begun.elapsed() >= Duration::from_millis(50));
+    }
+}

@@ -70,3 +70,26 @@ fn lowest_of_the_system() -> u32 {
     let lowest = range.split_whitespace().next().and_then(|lowest| lowest.parse().ok());
     lowest.filter(|lowest| *lowest > LOWEST + 1_000).unwrap_or(32_768)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn reserved_ports_differ_and_lie_below_those_of_the_system() {
+        let ports: Vec<Port> = (0..50).map(|_| Port::reserve().unwrap()).collect();
+        let mut numbers: Vec<u16> = ports.iter().map(Port::number).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 50);
+        assert!(numbers.iter().all(|&number| u32::from(number) < lowest_of_the_system()));
+    }
+
+    #[test]
+    fn a_reserved_port_is_given_to_nobody_else() {
+        let port = Port::reserve().unwrap();
+        let path = lock_directory().unwrap().join(port.number().to_string());
+        assert!(File::open(path).unwrap().try_lock().is_err());
+    }
+}
