@@ -229,3 +229,91 @@ fn the_length_of_an_entry_is_known_before_it_is_written() {
         }
     }
 }
+
+/// Numbers of all lengths, from a seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+
+    /// As likely small as large, and never senseless.
+    fn number(&mut self) -> u64 {
+        let (high, low) = (self.below(1 << 31), self.below(1 << 31));
+        (high << 31 | low) >> self.below(62)
+    }
+
+    fn bytes(&mut self) -> Arc<[u8]> {
+        let length = [0, 1, 3, 127, 128, 300][self.below(6) as usize];
+        (0..length).map(|_| self.below(256) as u8).collect()
+    }
+
+    fn body(&mut self, term: u64) -> Body {
+        let candidacy = Candidacy {
+            last_index: Index(self.number()),
+            last_term: Term(self.number()),
+            transfer: self.below(2) == 0,
+        };
+        let answer = Answer {
+            reject: self.below(2) == 0,
+            commit: Index(self.number()),
+            commit_term: Term(self.number()),
+        };
+        match self.below(13) {
+            0 => Body::Vote(candidacy),
+            1 => Body::PreVote(candidacy),
+            2 => Body::VoteResponse(answer),
+            3 => Body::PreVoteResponse(answer),
+            4 => Body::AppendResponse {
+                index: Index(self.number()),
+                reject: (self.below(2) == 0)
+                    .then(|| Rejection { hint: Index(self.number()), hint_term: Term(self.number()) }),
+            },
+            5 => Body::Heartbeat { commit: Index(self.number()), context: self.bytes() },
+            6 => Body::HeartbeatResponse { context: self.bytes() },
+            7 => Body::TransferLeader,
+            8 => Body::TimeoutNow,
+            9 => Body::ReadIndex { context: self.bytes() },
+            10 => Body::ReadIndexResponse { index: Index(self.number()), context: self.bytes() },
+            11 => {
+                let entries = (0..=self.below(5)).map(|_| {
+                    let kind = [EntryKind::Normal, EntryKind::ConfChange, EntryKind::ConfChangeV2];
+                    Entry {
+                        kind: kind[self.below(3) as usize],
+                        ..entry(0, 0, EntryKind::Normal, &self.bytes())
+                    }
+                });
+                Body::Propose { entries: entries.collect() }
+            }
+            _ => {
+                let (prev_index, prev_term) = (self.number(), self.below(term));
+                let mut last = prev_term.max(1);
+                let entries = (1..=self.below(5)).map(|at| {
+                    last += self.below(term - last + 1);
+                    entry(last, prev_index + at, EntryKind::Normal, &self.bytes())
+                });
+                Body::Append {
+                    entries: entries.collect(),
+                    prev_index: Index(prev_index),
+                    prev_term: Term(prev_term),
+                    commit: Index(self.number()),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn any_message_comes_back_as_it_was() {
+    let mut chance = Chance(1);
+    for _ in 0..20_000 {
+        let term = chance.number().max(1);
+        let body = chance.body(term);
+        let outside_terms = matches!(body, Body::Propose { .. } | Body::ReadIndex { .. });
+        let (to, from) = (NodeId(chance.number().max(1)), NodeId(u64::MAX - chance.number()));
+        let message = Message { to, from, term: Term(if outside_terms { 0 } else { term }), body };
+        assert_eq!(decode(encoded(&message)).and_then(to_raft), Ok(message));
+    }
+}
