@@ -190,8 +190,8 @@ impl Cluster {
         [TableOp::delete(Table::Members, key.clone()), TableOp::put(Table::MembersRemoved, key, REMOVED)]
     }
 
-    /// Whether a change may be proposed, as far as this member knows: [`Cluster::change`]'s own checks,
-    /// and the bound on learners.
+    /// Whether a change may be proposed, as far as this member knows: what it
+    /// is checked for when it is applied, and the bound on learners.
     ///
     /// The bound is a flag of each member, so it is asked here and not where entries are applied: two
     /// members with different flags must not come to different configurations. (In etcd they do: it

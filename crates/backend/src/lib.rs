@@ -30,8 +30,8 @@
 //! # What must hold
 //!
 //! - One function writes: [`Backend::flush`]. Removals and notes of this member alone queue up
-//!   behind the batches that precede them and take the same road. (A new store and the copy that a
-//!   defragmentation makes are written before they have a name.)
+//!   behind the batches that precede them and take the same road. (A new store, the copy that a
+//!   defragmentation makes and a state of another member's are written before they have a name.)
 //! - A removal never overtakes the batch that wrote the row, nor a note the removals it reports.
 //! - After the first failed call to the disk, every call fails. Only a restart, which reads what
 //!   is really there, may go on. Rewriting the file is the exception, until it takes the old
@@ -50,6 +50,13 @@
 //! redb doubles a file that grows and shrinks it only from the end, so freed space comes back by
 //! copying the live data beside the old file while everything goes on: [`Backend::reclaim`], for a
 //! background thread to call after compactions, or [`Backend::defragment`] on request.
+//!
+//! # States that travel
+//!
+//! [`Backend::export`] holds on to one redb read transaction and writes it out as etcd's backend file,
+//! in one pass and without a lock: rows, tables and position of one moment. [`Backend::receive`] makes
+//! a new store of such a file beside this one; then it takes this one's name, and every handle shows
+//! it. What readers held before they go on holding.
 //!
 //! # Left out
 //!

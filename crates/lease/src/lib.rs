@@ -12,7 +12,8 @@
 //! everything from the terms before its own. Its clock alone decides when a lease has run out,
 //! and its decision is only a proposal: the lease ends when the revocation is applied, everywhere
 //! at the same log index. A renewal is not in the log at all, it moves a deadline in the primary's
-//! memory. This is why renewals are cheap and why a new primary must be generous: it does not know
+//! memory, and counts only while the reign lasts that leadership was proved of ([`Epoch`]). This is why
+//! renewals are cheap and why a new primary must be generous: it does not know
 //! when a lease was last renewed, so it starts every lease afresh, with the full time to live plus
 //! an allowance for the election.
 //!

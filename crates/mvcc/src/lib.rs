@@ -31,7 +31,8 @@
 //!   look at values; then their records, copied once into a few large buffers.
 //! - `replay` reads history in the order of time, for watchers that are behind.
 //! - `compaction` forgets: for readers at once, for the disk in bounded steps.
-//! - `hash` is one number for all of it; `open` rebuilds the index from the rows.
+//! - `hash` is one number for all of it; `open` rebuilds the index from the rows, also of a state that another
+//!   member sent and that takes this one's place ([`Writer::install`]).
 //!
 //! What must hold, always:
 //!
