@@ -57,6 +57,12 @@
 //! - all reads that wait share one round, and there is one round at a time (see `read.rs`);
 //! - a forwarded question is answered or given up within an election timeout, and is never taken for
 //!   one of an earlier life;
+//! - who is behind the part of the log in memory gets entries from the leader's disk as long as it has
+//!   them, and a snapshot only then;
+//! - a proposal may be bound to a term: appended by this member as the leader of that term, or not at
+//!   all, so that a deposed leader cannot act through the next one;
+//! - where a connection tells that the leader's process has ended, nobody waits for its silence to grow
+//!   long ([`Raft::leader_gone`]);
 //! - what is sent is worked out once per [`Raft::ready`]: a hundred proposals are one append.
 //!
 //! # What is left out
