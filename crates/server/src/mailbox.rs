@@ -29,6 +29,10 @@ pub(crate) struct Mailbox {
 struct Inner {
     mail: Mail,
     waker: Option<Waker>,
+    /// Whether there are watch streams on the shard. Without them events are not worth waking it.
+    watched: bool,
+    /// The last revision that it was not told of for that reason.
+    untold: Option<i64>,
 }
 
 /// Everything that has arrived since the shard looked last.
@@ -75,6 +79,34 @@ impl Mailbox {
         }
     }
 
+    /// Posts what only streams want to know, which goes up to `revision`.
+    fn post_watched(&self, revision: i64, put: impl FnOnce(&mut Mail)) {
+        let waker = {
+            let mut inner = self.inner.lock();
+            if !inner.watched {
+                inner.untold = Some(revision);
+                return;
+            }
+            let was_empty = inner.mail.is_empty();
+            put(&mut inner.mail);
+            if was_empty { inner.waker.take() } else { None }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// From now on the shard has streams, or has none. What happened while it had none is read from
+    /// history: the next look at the mail says up to where.
+    pub(crate) fn set_watched(&self, watched: bool) {
+        let inner = &mut *self.inner.lock();
+        inner.watched = watched;
+        if let Some(revision) = inner.untold.take_if(|_| watched) {
+            inner.mail.events.clear();
+            inner.mail.skipped_to = Some(revision);
+        }
+    }
+
     /// Posts the outcomes of a run of entries.
     pub(crate) fn post_answers(&self, answers: &mut Vec<(RequestId, Answer)>) {
         if !answers.is_empty() {
@@ -89,7 +121,7 @@ impl Mailbox {
 
     /// Posts a batch of events that takes `bytes` of memory, or notes that the shard is too far behind to be given it.
     pub(crate) fn post_events(&self, batch: &Arc<Batch>, bytes: usize) {
-        self.post(|mail| {
+        self.post_watched(batch.last, |mail| {
             mail.waiting_bytes += bytes;
             if mail.skipped_to.is_some() || mail.waiting_bytes > MAX_WAITING_BYTES {
                 mail.events.clear();
@@ -103,7 +135,7 @@ impl Mailbox {
     /// Tells the shard to read all events up to `revision` itself: a snapshot has taken the place of
     /// the entries that they would have come from.
     pub(crate) fn post_skip(&self, revision: i64) {
-        self.post(|mail| {
+        self.post_watched(revision, |mail| {
             mail.events.clear();
             mail.skipped_to = Some(revision);
         });
@@ -193,6 +225,7 @@ mod tests {
     #[test]
     fn too_many_events_become_a_note_of_how_far_they_went() {
         let (mailbox, mut mail) = (Mailbox::default(), Mail::default());
+        mailbox.set_watched(true);
         let waker = Waker::noop();
         mailbox.post_events(&batch(2), MAX_WAITING_BYTES);
         mailbox.post_events(&batch(3), 1);
@@ -203,6 +236,36 @@ mod tests {
         mailbox.post_events(&batch(5), 1);
         assert!(mailbox.take(&mut mail, waker));
         assert_eq!((mail.events.len(), mail.skipped_to), (1, None), "there is room again");
+    }
+
+    #[test]
+    fn a_shard_without_streams_is_not_woken_for_events() {
+        let (mailbox, woken, mut mail) = (Mailbox::default(), Arc::new(Count::default()), Mail::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        assert!(!mailbox.take(&mut mail, &waker));
+        mailbox.post_events(&batch(2), 1);
+        mailbox.post_events(&batch(3), 1);
+        assert_eq!(woken.0.load(Ordering::SeqCst), 0);
+        mailbox.post_read(1, Ok(()));
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1, "what it is not told of does not hide what it is");
+        assert!(mailbox.take(&mut mail, &waker));
+        assert_eq!((mail.events.len(), mail.skipped_to), (0, None));
+        mail = Mail::default();
+        mailbox.set_watched(true);
+        mailbox.post_events(&batch(4), 1);
+        assert!(mailbox.take(&mut mail, &waker));
+        assert_eq!((mail.events.len(), mail.skipped_to), (0, Some(4)), "a gap must not be handed over");
+        mail = Mail::default();
+        mailbox.post_events(&batch(5), 1);
+        mailbox.set_watched(false);
+        mailbox.post_events(&batch(6), 1);
+        mailbox.set_watched(true);
+        assert!(mailbox.take(&mut mail, &waker));
+        assert_eq!((mail.events.len(), mail.skipped_to), (0, Some(6)));
+        mail = Mail::default();
+        mailbox.post_events(&batch(7), 1);
+        assert!(mailbox.take(&mut mail, &waker));
+        assert_eq!((mail.events.len(), mail.skipped_to), (1, None));
     }
 
     struct Unpark(Thread);

@@ -19,7 +19,6 @@ use watch::{Hub, StreamId};
 use crate::error::Error;
 use crate::mailbox::Mail;
 use crate::member::Member;
-use crate::metrics::Metrics;
 use crate::proposal::{Answer, RequestId};
 use crate::reads::{LOST, Reads};
 
@@ -202,7 +201,7 @@ impl Shard {
         let limit = self.member.request_timeout();
         local.ask_again(LOST);
         local.hub.tick(now.duration_since(self.member.started()));
-        local.tell(self.member.metrics());
+        self.tell(local);
         local.wake_streams();
         if now.duration_since(local.swept) < Duration::from_secs(1) {
             return;
@@ -250,9 +249,22 @@ impl Shard {
     pub(crate) fn hub<T>(&self, f: impl FnOnce(&mut Hub) -> T) -> T {
         let local = &mut *self.local.borrow_mut();
         let result = f(&mut local.hub);
-        local.tell(self.member.metrics());
+        self.tell(local);
         local.wake_streams();
         result
+    }
+
+    /// Keeps the gauges of watchers up to date, and says whether events are wanted here at all.
+    fn tell(&self, local: &mut Local) {
+        let counts = local.hub.counts();
+        let before = std::mem::replace(&mut local.told, counts);
+        self.member.metrics().move_watchers(before, counts);
+        let (had, has) = (before.streams > 0, counts.streams > 0);
+        if had != has {
+            self.member.mailbox(self.number).set_watched(has);
+            // What was missed is taken in before the first watcher is told anything.
+            local.schedule();
+        }
     }
 
     /// Takes the next frame of a stream, or leaves `context`'s waker to be woken when there is one.
@@ -289,7 +301,7 @@ impl Shard {
     pub(crate) fn close_stream(&self, stream: StreamId) {
         let local = &mut *self.local.borrow_mut();
         local.hub.close_stream(stream);
-        local.tell(self.member.metrics());
+        self.tell(local);
         local.stream_wakers.remove(&stream);
     }
 }
@@ -332,11 +344,6 @@ impl Local {
         if resumed || again || postponed {
             self.schedule();
         }
-    }
-
-    fn tell(&mut self, metrics: &Metrics) {
-        let counts = self.hub.counts();
-        metrics.move_watchers(std::mem::replace(&mut self.told, counts), counts);
     }
 
     fn wake_streams(&mut self) {
