@@ -45,7 +45,7 @@ impl Life {
     /// # Panics
     /// If a promise is broken.
     pub fn live(&self) -> Report {
-        let mut random = Random::new(self.seed ^ 0x5eed_0f_11fe);
+        let mut random = Random::new(self.seed ^ 0x005e_ed0f_11fe);
         let voters = self.members.unwrap_or([3, 3, 5, 5, 3, 1, 2, 4, 7][random.below(9) as usize]);
         // Alone, a member has no links that could be cut: others are to join it.
         let outsiders = if voters == 1 || random.one_in(3) { 1 + random.below(3) as usize } else { 0 };
