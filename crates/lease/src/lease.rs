@@ -83,6 +83,10 @@ pub(crate) struct Lease {
     pub(crate) deadline: Duration,
     /// Tells this lease from an earlier one of the same id whose slots are still queued.
     pub(crate) generation: u64,
+    /// Checkpoints that were handed out by this primary and have not been applied yet.
+    pub(crate) checkpoints_sent: u32,
+    /// Wishes to have a checkpoint forgotten that have not been applied yet.
+    pub(crate) clearings_sent: u32,
     /// Whether the checkpoint queue holds a slot for it.
     pub(crate) checkpoint_queued: bool,
     /// The attached keys, in order: they are deleted in it, and listed a page at a time.

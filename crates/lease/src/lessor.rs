@@ -180,6 +180,13 @@ impl Lessor {
     pub fn checkpoint(&mut self, id: LeaseId, remaining_ttl: i64, now: Duration) -> Option<Stored> {
         let lease = self.leases.get_mut(&id)?;
         lease.checkpoint = remaining_ttl;
+        if remaining_ttl > 0 {
+            lease.checkpoints_sent = lease.checkpoints_sent.saturating_sub(1);
+        } else {
+            // Whoever wished for this did so after every checkpoint that was handed out.
+            lease.checkpoints_sent = 0;
+            lease.clearings_sent = lease.clearings_sent.saturating_sub(1);
+        }
         let stored = Stored { id, ttl: lease.ttl, remaining_ttl };
         if let Some(primary) = &mut self.primary {
             queue_checkpoint(&self.config, primary, id, lease, now);
@@ -255,6 +262,7 @@ impl Lessor {
             if let Some(lease) = self.leases.get_mut(&id) {
                 lease.deadline = deadline;
                 lease.checkpoint_queued = false;
+                (lease.checkpoints_sent, lease.clearings_sent) = (0, 0);
                 slots.push(Slot { at: deadline, id, generation: lease.generation });
                 queue_checkpoint(&self.config, &mut primary, id, lease, now);
             }
@@ -297,7 +305,10 @@ impl Lessor {
         if lease.deadline <= now {
             return Err(Error::Expired);
         }
-        if lease.checkpoint > 0 {
+        // One that is on its way to the log would say less than what is promised here, too: the next primary
+        // would take it for the time that is left after this renewal.
+        if lease.checkpoint > 0 || lease.checkpoints_sent > 0 {
+            lease.clearings_sent += 1;
             return Ok(Renewal::ClearCheckpoint);
         }
         // Leases that a promotion spread may sit beyond a full span from now: never pull one in,
@@ -350,7 +361,9 @@ impl Lessor {
                 continue; // To be revoked, not checkpointed.
             }
             let remaining_ttl = i64::try_from(ceil_seconds(left)).unwrap_or(i64::MAX);
-            if remaining_ttl < lease.ttl {
+            // While a clearing is on its way, nothing may come behind it that it does not clear.
+            if remaining_ttl < lease.ttl && lease.clearings_sent == 0 {
+                lease.checkpoints_sent += 1;
                 due.push((id, remaining_ttl));
             }
             // Queued again at once: should this one be lost, or the lease be renewed just before,
@@ -450,6 +463,8 @@ impl Lessor {
             checkpoint,
             deadline: Duration::ZERO,
             generation: self.generations,
+            checkpoints_sent: 0,
+            clearings_sent: 0,
             checkpoint_queued: false,
             keys: BTreeSet::new(),
         };

@@ -20,6 +20,9 @@ struct TwinLease {
     /// Not offered before this.
     offer: Duration,
     checkpoint: Option<Duration>,
+    /// Checkpoints and clearings on their way through the log.
+    sent: u32,
+    clearing: u32,
 }
 
 impl TwinLease {
@@ -61,6 +64,7 @@ impl Twin {
             lease.deadline = now + extend + lease.span();
             lease.offer = lease.deadline;
             lease.checkpoint = None;
+            (lease.sent, lease.clearing) = (0, 0);
             lease.line_up(now);
         }
     }
@@ -73,7 +77,8 @@ impl Twin {
         if lease.deadline <= now {
             return Err(Error::Expired);
         }
-        if lease.left > 0 {
+        if lease.left > 0 || lease.sent > 0 {
+            lease.clearing += 1;
             return Ok(Renewal::ClearCheckpoint);
         }
         lease.deadline = lease.deadline.max(now + lease.span());
@@ -95,7 +100,8 @@ impl Twin {
             }
             let left = lease.deadline.saturating_sub(now);
             let seconds = left.as_nanos().div_ceil(1_000_000_000) as i64;
-            if seconds > 0 && seconds < lease.ttl {
+            if seconds > 0 && seconds < lease.ttl && lease.clearing == 0 {
+                lease.sent += 1;
                 due.insert(id, seconds);
             }
             if left > INTERVAL {
@@ -198,6 +204,11 @@ fn checkpoint(real: &mut Lessor, twin: &mut Twin, id: LeaseId, left: i64, now: D
     let stored = real.checkpoint(id, left, now);
     let Some(lease) = twin.leases.get_mut(&id) else { return assert_eq!(stored, None) };
     lease.left = left;
+    if left > 0 {
+        lease.sent = lease.sent.saturating_sub(1);
+    } else {
+        (lease.sent, lease.clearing) = (0, lease.clearing.saturating_sub(1));
+    }
     if twin.primary {
         lease.line_up(now);
     }
