@@ -473,6 +473,12 @@ fn changes_hash(applied: &Applied) -> u64 {
     })
 }
 
+/// Raft's configuration and the machine's are the same.
+pub(crate) fn agree(id: u64, raft: &ConfState, machine: &ConfState) -> Checked {
+    ensure!(same_conf(raft, machine), "member {id} has {raft:?} in raft, {machine:?} in its state");
+    Ok(())
+}
+
 fn same_conf(a: &ConfState, b: &ConfState) -> bool {
     let sorted = |ids: &[NodeId]| {
         let mut ids = ids.to_vec();

@@ -504,12 +504,13 @@ impl wal::Disk for Disk {
         state.alive(self.process)?;
         state.about_to_sync()?;
         let inside = |path: &PathBuf| path.parent() == Some(dir);
-        let (durable, rest) = std::mem::take(&mut state.renaming).into_iter().partition(|naming| {
-            matches!(naming, Naming::Set(path, _) | Naming::Rename(_, path, _) | Naming::Remove(path)
+        let (durable, rest): (Vec<Naming>, Vec<Naming>) =
+            std::mem::take(&mut state.renaming).into_iter().partition(|naming| {
+                matches!(naming, Naming::Set(path, _) | Naming::Rename(_, path, _) | Naming::Remove(path)
                 if inside(path))
-        });
+            });
         state.renaming = rest;
-        for naming in Vec::<Naming>::from(durable) {
+        for naming in durable {
             match naming {
                 Naming::Set(path, inode) => drop(state.durable_names.insert(path, inode)),
                 Naming::Rename(from, to, inode) => {

@@ -19,6 +19,8 @@ pub(crate) enum Relief {
     SlowApply(usize),
     Full(usize),
     Answers,
+    /// Nothing gets better: the process ends, and starts again soon.
+    Kill(usize),
 }
 
 impl World {
@@ -97,7 +99,11 @@ impl World {
             }
             Fault::Pause => {
                 self.tally.count(fault);
-                self.slots[machine].paused_until = self.queue.now + lasts / 2;
+                let until = self.queue.now + lasts;
+                self.slots[machine].paused_until = until;
+                // What has come meanwhile is seen in one piece.
+                let woken = super::member::Local::Woken;
+                self.queue.at(until, What::At((machine, self.starts[machine]), woken));
             }
             Fault::ClockJump => {
                 self.tally.count(fault);
@@ -125,7 +131,13 @@ impl World {
             }
             Fault::Compaction => {
                 self.tally.count(fault);
-                let revision = self.checks.revision() - self.random.below(40) as i64;
+                let back = if self.random.one_in(3) { 0 } else { self.random.below(40) as i64 };
+                let revision = self.checks.revision() - back;
+                if self.random.one_in(3) {
+                    // A start soon after it finds what it has taken away.
+                    let soon = SECOND + self.random.below(6 * SECOND);
+                    self.relieve_after(soon, Relief::Kill(machine));
+                }
                 let request = CompactionRequest { revision, ..CompactionRequest::default() };
                 self.administer(machine, Ask::Compact(request));
             }
@@ -164,6 +176,10 @@ impl World {
             Relief::SlowApply(machine) => self.slots[machine].slow_apply = 0,
             Relief::Full(machine) => self.slots[machine].disk.set_trouble(Trouble::None),
             Relief::Answers => self.lost_answers = 0,
+            Relief::Kill(machine) => {
+                self.power_off(machine, false);
+                self.queue.after(SECOND, What::Start(machine));
+            }
         }
         Ok(())
     }

@@ -133,7 +133,6 @@ pub const PLANTED: &[(&str, &str)] = &[
     ("read-without-round", "R6: a read index without a round of heartbeats"),
     ("read-before-first-commit", "R2: a read index before the term's first commit"),
     ("late-echo-confirms", "R3: a late echo confirms a later round"),
-    ("removed-leader-stays", "R17: a leader that removed itself leads on"),
     ("newest-conf-in-snapshot", "W11: a snapshot carries a later configuration"),
     ("snapshot-without-conf", "W11: a snapshot's configuration is not put in force"),
     ("index-apart-from-rows", "A1: the applied index is durable before the effects"),
@@ -179,8 +178,9 @@ pub fn planted(only: Option<&str>, seconds: u64) -> bool {
             output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         let found = text.lines().find(|line| line.starts_with("found")).map(str::to_owned);
         missed += u64::from(found.is_none());
-        println!("{name:40} {}", found.unwrap_or_else(|| format!("NOT FOUND in {seconds} s")));
-        println!("{:40} {what}", "");
+        let found = found.unwrap_or_else(|| format!("NOT FOUND in {seconds} s"));
+        println!("{name}: {what}");
+        println!("    {}", found.chars().take(160).collect::<String>());
     }
     println!("{missed} not found");
     missed == 0

@@ -49,6 +49,8 @@ pub(crate) enum Local {
     Ask(Token, Box<Ask>),
     /// A renewal of an expired lease looks again.
     RenewAgain(Token, i64),
+    /// The process goes on after a pause.
+    Woken,
     /// The member was removed and ends.
     Leave,
 }

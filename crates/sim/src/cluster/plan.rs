@@ -157,17 +157,20 @@ impl Plan {
         while faults.len() > keep {
             faults.swap_remove(random.below(faults.len() as u64) as usize);
         }
+        // Now and then a shorter time in which more is asked.
+        let busy = random.one_in(4);
+        let stormy = if busy { 30 + random.below(40) } else { 60 + random.below(120) };
         Plan {
             members,
-            stormy: (60 + random.below(120)) * SECOND,
+            stormy: stormy * SECOND,
             patience: 60 * SECOND,
             tick: 100 * MILLISECOND,
             election_ticks: 10,
             clients: 2 + random.below(5) as usize,
-            lease_clients: random.below(3) as usize,
-            watchers: random.below(4) as usize,
-            rest: (300 + random.below(1500)) * MILLISECOND,
-            calm: (1 + random.below(8)) * SECOND,
+            lease_clients: random.below(5) as usize,
+            watchers: random.below(7) as usize,
+            rest: if busy { 20 + random.below(150) } else { 300 + random.below(1500) } * MILLISECOND,
+            calm: if busy { 1 + random.below(3) } else { 1 + random.below(8) } * SECOND,
             faults,
             segment_bytes: 4096 << random.below(4),
             snapshot_count: 5 + random.below(100),

@@ -6,7 +6,7 @@ use api::etcdserverpb::{
 };
 use api::mvccpb::KeyValue;
 use api::raft_request::{self, Command};
-use apply::{Outcome, Rejection, Reply};
+use apply::{Outcome, Reply};
 use lease::{Epoch, LeaseId, Renewal};
 use mvcc::{KeyRange, RangeQuery};
 use node::Proposal;
@@ -47,7 +47,8 @@ pub(crate) enum Ask {
 #[derive(Clone, Debug)]
 pub(crate) enum Told {
     Done(Reply),
-    Rejected(Rejection),
+    /// Every member refuses it alike; why is of no interest here.
+    Rejected,
     Read {
         revision: i64,
         found: Vec<KeyValue>,
@@ -129,7 +130,7 @@ impl Member {
         }
         let told = match outcome {
             Ok(reply) => Told::Done(reply),
-            Err(rejection) => Told::Rejected(rejection),
+            Err(_) => Told::Rejected,
         };
         self.answer(waiter.token, told, cx);
         Ok(())

@@ -327,6 +327,11 @@ impl World {
                 member.renew(token, id, cx);
                 member.drive(cx)
             }
+            Local::Woken => {
+                member.turn_is_due = true;
+                member.after(cx, 100, Local::Turn);
+                Ok(())
+            }
             Local::Leave => Ok(()),
         })
     }
@@ -559,6 +564,10 @@ impl World {
         let World { slots, watchers, checks, queue, random, .. } = self;
         let (watcher, slot) = (&mut watchers[number], &mut slots[machine]);
         let Some(member) = &mut slot.member else { return Ok(()) };
+        if random.one_in(12) {
+            let revision = member.shared.store.current_revision();
+            member.hub.request_progress(stream, revision);
+        }
         for _ in 0..1 + random.below(8) {
             let frame = member.hub.next(stream, &member.shared.store);
             let frame = frame.map_err(|error| Violation(format!("history cannot be read: {error}")))?;
@@ -577,12 +586,10 @@ impl World {
             member.hub.close_stream(stream);
             watcher.at = None;
             watcher.step += 1;
-            queue.after(SECOND, What::Watcher(number, watcher.step));
+            // It comes back soon, or after a compaction perhaps.
+            let away = if random.one_in(2) { SECOND } else { random.below(20 * SECOND) };
+            queue.after(away, What::Watcher(number, watcher.step));
         } else if member.hub.has_more(stream) {
-            queue.after(random.below(20 * MILLISECOND), What::Watcher(number, step));
-        } else if random.one_in(20) {
-            let revision = member.shared.store.current_revision();
-            member.hub.request_progress(stream, revision);
             queue.after(random.below(20 * MILLISECOND), What::Watcher(number, step));
         }
         Ok(())
@@ -620,10 +627,17 @@ impl World {
             {
                 self.checks.compare_hash(member.id, &member.shared.store, revision)?;
             }
+            // Where raft has been told what is applied, it goes by the machine's configuration (E1).
+            if let Some(member) = &slot.member
+                && member.told_applied == member.machine.applied().0.0
+                && member.apply_queue.is_empty()
+            {
+                super::checks::agree(member.id, member.node.conf_state(), member.machine.conf_state())?;
+            }
         }
         // Watchers whose member went away come back; those that are idle look.
         for (number, watcher) in self.watchers.iter().enumerate() {
-            if watcher.at.is_none() || self.random.one_in(4) {
+            if self.random.one_in(4) {
                 self.queue.after(MILLISECOND, What::Watcher(number, watcher.step));
             }
         }
