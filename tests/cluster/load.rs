@@ -193,7 +193,11 @@ impl Worker {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             };
-            while !self.shared.stop.load(Ordering::Relaxed) && self.step(&mut client).await.is_ok() {}
+            while !self.shared.stop.load(Ordering::Relaxed) {
+                if self.step(&mut client).await.is_err() {
+                    break;
+                }
+            }
         }
     }
 

@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use tests::support::count;
-use tests::{System, status, until};
+use tests::{System, agree, until};
 
 use crate::load::Load;
 
@@ -79,18 +79,8 @@ impl Network {
 
     /// The number of the member that all of these follow.
     async fn leader_of(&self, members: &[usize]) -> Result<usize> {
-        until("members follow one leader", async || {
-            let mut told = Vec::new();
-            for &member in members {
-                let status = status(&self.endpoints[member]).await?;
-                told.push((status.header()?.member_id(), status.leader(), status.raft_term()));
-            }
-            let (_, leader, term) = told[0];
-            let agree = told.iter().all(|&(_, other, at)| (other, at) == (leader, term));
-            let at = told.iter().position(|&(id, _, _)| id == leader)?;
-            agree.then_some(members[at])
-        })
-        .await
+        let endpoints: Vec<String> = members.iter().map(|&member| self.endpoints[member].clone()).collect();
+        until("members follow one leader", async || agree(&endpoints).await.map(|(at, _)| members[at])).await
     }
 }
 

@@ -4,7 +4,9 @@
 //! its own. Which server they run is `CAIRN_TEST_SYSTEM` (`cairn` or `etcd`): a suite that real etcd
 //! passes too has its expectations right.
 
-use std::collections::BTreeMap;
+mod membership;
+mod plan;
+
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -12,81 +14,16 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use etcd_client::{Client, ConnectOptions, MemberAddOptions, StatusResponse};
+use etcd_client::{Client, StatusResponse};
+pub use plan::{Plan, System};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::ask::{agree, connect, same_data, status};
 use crate::links::Links;
 use crate::ports::Port;
 use crate::process::Start;
-use crate::until::{PATIENCE, until, until_within};
-
-/// What a member runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum System {
-    /// The binary under test.
-    Cairn,
-    /// Real etcd, from the directory that `CAIRN_ETCD_BIN_DIR` names.
-    Etcd,
-}
-
-impl System {
-    /// What `CAIRN_TEST_SYSTEM` asks for; Cairn unless it says `etcd`.
-    pub fn under_test() -> Self {
-        match std::env::var("CAIRN_TEST_SYSTEM").as_deref() {
-            Ok("etcd") => System::Etcd,
-            _ => System::Cairn,
-        }
-    }
-
-    /// The executable.
-    ///
-    /// # Errors
-    /// When it cannot be found or built.
-    pub fn binary(self) -> Result<PathBuf> {
-        match self {
-            System::Cairn => Ok(crate::binary().to_owned()),
-            System::Etcd => {
-                Ok(crate::etcd_directory().context("CAIRN_ETCD_BIN_DIR is not set")?.join("etcd"))
-            }
-        }
-    }
-}
-
-/// What a cluster is to be like.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// What each member runs; as many as the cluster has members.
-    pub systems: Vec<System>,
-    /// Flags for every member, after the usual ones.
-    pub flags: Vec<String>,
-    /// Whether the links between members can be set ([`Cluster::links`]).
-    pub links: bool,
-}
-
-impl Plan {
-    /// So many members of the system under test.
-    pub fn of(size: usize) -> Self {
-        Self { systems: vec![System::under_test(); size], flags: Vec::new(), links: false }
-    }
-
-    /// With these flags, too.
-    pub fn flags(mut self, flags: &[&str]) -> Self {
-        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
-        self
-    }
-
-    /// With links that can be set.
-    pub fn links(mut self) -> Self {
-        self.links = true;
-        self
-    }
-
-    /// With election timers so long that a busy machine causes no election.
-    pub fn calm(self) -> Self {
-        self.flags(&["--heartbeat-interval", "500", "--election-timeout", "10000"])
-    }
-}
+use crate::until::until;
 
 /// One member, running or not.
 #[derive(Debug)]
@@ -511,71 +448,6 @@ impl Cluster {
         self.leader_of(&running).await
     }
 
-    /// Adds a member, a voter or a learner, and prepares it; it does not run yet. Its place.
-    ///
-    /// # Errors
-    /// When the cluster refuses it.
-    pub async fn add(&mut self, system: System, learner: bool) -> Result<usize> {
-        let through = self.running();
-        let place = self.new_member(system, "existing")?;
-        let advertised = self.members[place].advertised();
-        let options = MemberAddOptions::new();
-        let options = if learner { options.with_is_learner() } else { options };
-        let added = self
-            .accepted(&through, async |client| {
-                client.member_add([advertised.clone()], Some(options.clone())).await
-            })
-            .await;
-        let added = match added {
-            Ok(added) => added,
-            Err(error) => {
-                self.members.truncate(place);
-                return Err(error);
-            }
-        };
-        self.know(place, added.member().context("a member was added")?.id());
-        // One that has not been started has no name yet, and nobody but itself needs it.
-        let named = added.member_list().iter().map(|member| {
-            let of = |id| self.place(id).map(|place| self.members[place].name.clone());
-            (of(member.id()).unwrap_or_else(|| member.name().to_owned()), member.peer_urls().to_vec())
-        });
-        let founders =
-            named.flat_map(|(name, urls)| urls.into_iter().map(move |url| format!("{name}={url}")));
-        self.members[place].founders = founders.collect::<Vec<_>>().join(",");
-        Ok(place)
-    }
-
-    /// Removes a member through another one; what becomes of its process is its own affair.
-    ///
-    /// # Errors
-    /// When the cluster refuses.
-    pub async fn remove(&mut self, place: usize) -> Result<()> {
-        let through: Vec<usize> = self.running().into_iter().filter(|other| *other != place).collect();
-        let id = self.id(place);
-        self.accepted(&through, async |client| client.member_remove(id).await).await.map(drop)
-    }
-
-    /// Asks for a change of the members until the others have been connected for long enough (etcd
-    /// wants five seconds); any other refusal is an error.
-    async fn accepted<T>(
-        &mut self,
-        through: &[usize],
-        mut ask: impl AsyncFnMut(&mut Client) -> Result<T, etcd_client::Error>,
-    ) -> Result<T> {
-        // A change that is asked for while the leader changes may be lost, and nobody would tell.
-        let running = self.running();
-        self.leader_of(&running).await?;
-        let mut client = self.client(through).await?;
-        until("the members are connected for long enough", async || match ask(&mut client).await {
-            Err(etcd_client::Error::GRpcStatus(status)) if status.message().contains("unhealthy cluster") => {
-                None
-            }
-            answer => Some(answer),
-        })
-        .await?
-        .map_err(Into::into)
-    }
-
     /// [`same_data`] of these members.
     ///
     /// # Errors
@@ -613,61 +485,4 @@ impl Drop for Cluster {
             eprintln!("kept: {}", directory.keep().display());
         }
     }
-}
-
-/// Waits until the members at these endpoints have the same data, by their own hash of all of it, and
-/// gives the revision at which they were compared.
-///
-/// # Errors
-/// When they have not.
-pub async fn same_data(endpoints: &[String]) -> Result<i64> {
-    let mut clients = Vec::new();
-    for endpoint in endpoints {
-        clients.push((endpoint, connect(&[endpoint.clone()], Duration::from_secs(10)).await?));
-    }
-    let head = clients.first_mut().context("at least one endpoint")?.1.get("?", None).await?;
-    let revision = head.header().context("a header")?.revision();
-    let mut last = BTreeMap::new();
-    let same = until_within(PATIENCE, "all members have the same data", async || {
-        for (endpoint, client) in &mut clients {
-            let hashed = client.hash_kv(revision).await;
-            let told = hashed.map(|hashed| (hashed.hash(), hashed.compact_version()));
-            last.insert(endpoint.clone(), told.map_err(|error| error.to_string()));
-        }
-        let mut all = last.values();
-        let first = all.next().filter(|first| first.is_ok())?;
-        all.all(|other| other == first).then_some(())
-    });
-    same.await.with_context(|| format!("at revision {revision}: {last:x?}"))?;
-    Ok(revision)
-}
-
-/// A client of some endpoints.
-///
-/// # Errors
-/// When it cannot connect to the first.
-pub async fn connect(endpoints: &[String], limit: Duration) -> Result<Client> {
-    let options = ConnectOptions::new().with_connect_timeout(Duration::from_secs(2)).with_timeout(limit);
-    Ok(Client::connect(endpoints, Some(options)).await?)
-}
-
-/// What the member at an endpoint says of itself, if it says anything within a second.
-pub async fn status(endpoint: &str) -> Option<StatusResponse> {
-    let second = Duration::from_secs(1);
-    let asked = async { connect(&[endpoint.to_owned()], second).await.ok()?.status().await.ok() };
-    tokio::time::timeout(second, asked).await.ok().flatten()
-}
-
-/// Which of these leads all of them, and in which term, if they agree.
-async fn agree(endpoints: &[String]) -> Option<(usize, u64)> {
-    let mut told = Vec::new();
-    for endpoint in endpoints {
-        let status = status(endpoint).await?;
-        told.push((status.header()?.member_id(), status.leader(), status.raft_term()));
-    }
-    let &(_, leader, term) = told.first()?;
-    if !told.iter().all(|&(_, other, at)| (other, at) == (leader, term)) {
-        return None;
-    }
-    told.iter().position(|&(id, _, _)| id == leader).map(|at| (at, term))
 }

@@ -9,6 +9,7 @@
 //! Suites that compare with real etcd start it the same way, from the directory that
 //! `CAIRN_ETCD_BIN_DIR` names (see `scripts/install-etcd`).
 
+mod ask;
 mod cluster;
 mod links;
 mod ports;
@@ -27,7 +28,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
 
-pub use cluster::{Cluster, Plan, System, connect, same_data, status};
+pub use ask::{agree, connect, same_data, status};
+pub use cluster::{Cluster, Plan, System};
 pub use links::{Link, Links};
 pub use ports::Port;
 pub use rustix::process::Signal;
