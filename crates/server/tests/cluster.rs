@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use server::{ClusterState, Config, Error, StartError, cluster_id, member_id};
@@ -129,6 +131,44 @@ fn leadership_goes_where_it_is_sent() {
         }
         members[at].put("k", "v").unwrap();
     }
+    for running in members {
+        running.stop();
+    }
+}
+
+/// What a follower passes on while leadership is on its way arrives at whoever leads next: none of it
+/// is lost, or a client would wait until its request times out.
+#[test]
+fn nothing_is_lost_on_the_way_to_a_leader_that_hands_over() {
+    const MOVES: usize = 30;
+    let directory = tempfile::tempdir().unwrap();
+    let members = found(directory.path(), &["a", "b", "c"]);
+    let (asked, rest) = members.split_first().unwrap();
+    let moved = Arc::new(AtomicBool::new(false));
+    let slowest = {
+        let moved = Arc::clone(&moved);
+        asked.begin(move |member| async move {
+            let mut slowest = Duration::ZERO;
+            while !moved.load(Ordering::Acquire) {
+                let began = Instant::now();
+                member.propose(put("k", "v")).await.unwrap().unwrap();
+                slowest = slowest.max(began.elapsed());
+            }
+            slowest
+        })
+    };
+    for turn in 0..MOVES {
+        let to = rest[turn % 2].id();
+        until("it leads", || {
+            // Who has just been elected does not hand over before it has been told so again.
+            members[leader(&members)].member().transfer_leader(to);
+            std::thread::sleep(Duration::from_millis(5));
+            asked.member().raft().leader() == to
+        });
+    }
+    moved.store(true, Ordering::Release);
+    let slowest = slowest.recv_timeout(support::PATIENCE).unwrap();
+    assert!(slowest < Duration::from_secs(3), "one request took {slowest:?}");
     for running in members {
         running.stop();
     }
