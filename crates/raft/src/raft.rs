@@ -25,6 +25,9 @@ pub struct Raft {
     pub(crate) silence: u64,
     /// How much silence leads to a campaign; drawn anew for each.
     pub(crate) patience: u64,
+    /// Ticks between two pre-votes while the leader is said to be gone, and not everybody may know; else
+    /// zero.
+    pub(crate) hurry: u64,
     /// A campaign that was asked for while a configuration change was still to be applied.
     pub(crate) deferred: Option<Deferred>,
     /// Tells this life's forwarded questions from those of an earlier life.
@@ -89,6 +92,7 @@ impl Raft {
             role: Role::Follower(Follower::default()),
             silence: 0,
             patience: 0,
+            hurry: 0,
             deferred: None,
             life,
             questions: 0,

@@ -57,8 +57,10 @@ impl Raft {
     pub(crate) fn take_turns(&mut self, gone: NodeId) {
         let me = self.config.id;
         let before = |id: &NodeId| *id < me && *id != gone && self.membership.is_voter(*id);
-        let rank = self.membership.members().iter().filter(|id| before(id)).count() as u64;
+        let members = self.membership.members();
+        let rank = members.iter().filter(|id| before(id)).count() as u64;
         (self.silence, self.patience) = (0, TURN_TICKS * rank);
+        self.hurry = TURN_TICKS * members.len() as u64;
         if rank == 0 && self.may_campaign() {
             let round = if self.config.pre_vote { Round::Pre } else { Round::real() };
             self.hup(round, self.config.election_ticks);
@@ -89,6 +91,12 @@ impl Raft {
         self.deferred = None;
         self.silence = 0;
         self.draw_patience();
+        if round == Round::Pre && self.hurry > 0 {
+            // Who still believes in the old leader does not answer, and may cease to believe soon.
+            self.patience = self.hurry;
+        } else {
+            self.hurry = 0;
+        }
         self.role = Role::Candidate(Candidate { round, votes: BTreeMap::new() });
         if round != Round::Pre {
             self.term = self.term.next();

@@ -68,8 +68,9 @@ impl Raft {
 
     fn hear(&mut self, leader: NodeId) {
         self.silence = 0;
-        if self.patience < self.config.election_ticks {
-            // It was short because the leader was said to be gone.
+        if self.hurry > 0 {
+            // Somebody leads after all.
+            self.hurry = 0;
             self.draw_patience();
         }
         let Role::Follower(follower) = &mut self.role else { return };
