@@ -44,6 +44,11 @@ impl LogMirror {
         LogMirror { base: base.0, base_term: base.1, terms, hard_state }
     }
 
+    /// What lies before is covered by the state, or will be once a snapshot is installed.
+    pub(crate) fn begin(&self) -> u64 {
+        self.base
+    }
+
     pub(crate) fn last(&self) -> u64 {
         self.base + self.terms.len() as u64
     }

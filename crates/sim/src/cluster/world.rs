@@ -630,7 +630,7 @@ impl World {
             // Where raft has been told what is applied, it goes by the machine's configuration (E1).
             if let Some(member) = &slot.member
                 && member.told_applied == member.machine.applied().0.0
-                && member.apply_queue.is_empty()
+                && member.log.begin() <= member.told_applied
             {
                 super::checks::agree(member.id, member.node.conf_state(), member.machine.conf_state())?;
             }
