@@ -244,6 +244,10 @@ fn shapes_that_no_bbolt_writes() {
     refused(&[root(), page(3, 1, &[[32, 1, 4, 0], [17, 1, 5, 0]], b"ak"), leaf(4), leaf(5)], "out of order");
     refused(&[root(), page(3, 1, &[[32, 1, 4, 0], [17, 1, 5, 0]], b"ba"), leaf(4), leaf(5)], "out of order");
     refused(&[root(), page(3, 1, &[[16, 1, 4, 0]], b"l"), leaf(4)], "out of order");
+    // "b" leads to keys that are all greater, but "k" to its left is greater than "b".
+    let last = page(5, 2, &[[0, 16, 1, 1]], b"zv");
+    let branch = page(3, 1, &[[32, 1, 4, 0], [17, 1, 5, 0]], b"ab");
+    refused(&[root(), branch, leaf(4), last], "branch keys out of order");
     refused(&[root(), page(3, 2, &[[0, 32, 1, 0], [0, 17, 1, 0]], b"aa")], "out of order");
     refused(&[root(), page(3, 2, &[[0, 32, 1, 0], [0, 16, 1, 0]], b"ab")], "outside its page");
     refused(&[root(), page(3, 2, &[[0, 16, 0, 1]], b"v")], "impossible length");
