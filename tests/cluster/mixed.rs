@@ -6,9 +6,10 @@
 //! effect on them.
 
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use etcd_client::{Client, PutOptions};
+use etcd_client::{AlarmAction, AlarmType, Client, PutOptions};
 use tests::support::get;
 use tests::{Cluster, Plan, System, until};
 
@@ -153,9 +154,9 @@ async fn they_found_a_cluster_and_each_leads_it() -> Result<()> {
     Ok(())
 }
 
-/// Under a load that is checked, with a leader of either kind killed, and followers.
+/// Under a load that is checked, with a leader of either kind killed and paused, and followers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_is_killed_as_leader_and_as_follower() -> Result<()> {
+async fn each_fails_as_leader_and_as_follower() -> Result<()> {
     if joint_version().is_none() {
         return Ok(());
     }
@@ -169,8 +170,92 @@ async fn each_is_killed_as_leader_and_as_follower() -> Result<()> {
         load.progress(SOME).await?;
         cluster.restart(victim).await?;
     }
+    for leader in [1, 0] {
+        lead(&mut cluster, leader).await?;
+        cluster.pause(leader)?;
+        let others = cluster.others(leader);
+        cluster.leader_of(&others).await?;
+        load.progress(SOME).await?;
+        cluster.resume(leader)?;
+        cluster.leader().await?;
+        load.progress(SOME).await?;
+    }
     load.finish(&cluster, &all).await?;
     same_members(&cluster, &all).await
+}
+
+/// A lease that one system granted ends on time under the other, and takes its key along everywhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_expire_under_the_other_system() -> Result<()> {
+    const TTL: i64 = 5;
+    let Some(version) = joint_version() else { return Ok(()) };
+    let all = [0, 1, 2];
+    let mut cluster = Cluster::start(plan(&[Etcd, Cairn, Etcd])).await?;
+    version_becomes(&cluster, &all, &version).await?;
+    for (granting, expiring) in [(0, 1), (1, 0)] {
+        lead(&mut cluster, granting).await?;
+        let mut client = cluster.client(&[2]).await?;
+        let (short, long) =
+            (client.lease_grant(TTL, None).await?.id(), client.lease_grant(600, None).await?.id());
+        let of = |lease| Some(PutOptions::new().with_lease(lease));
+        client.put("short", "v", of(short)).await?;
+        client.put("long", "v", of(long)).await?;
+        lead(&mut cluster, expiring).await?;
+        // A new leader begins the time anew.
+        let begun = Instant::now();
+        until("the lease ends", async || {
+            let kept = client.get("short", None).await.ok()?.count();
+            (kept == 0).then_some(())
+        })
+        .await?;
+        let took = begun.elapsed().as_secs_f64();
+        ensure!(took > TTL as f64 - 1.0, "{took} s");
+        ensure!(took < 4.0 * TTL as f64, "{took} s");
+        ensure!(client.lease_time_to_live(short, None).await?.ttl() == -1, "the lease is gone");
+        for place in all {
+            let mut client = cluster.client(&[place]).await?;
+            ensure!(client.lease_time_to_live(long, None).await?.ttl() > 500, "the other one is not");
+            ensure!(client.get("long", None).await?.count() == 1, "nor is its key");
+        }
+        client.lease_revoke(long).await?;
+        cluster.same_data(&all).await?;
+    }
+    Ok(())
+}
+
+/// etcd looks for differences itself: when it starts, and again and again as the leader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_finds_no_corruption() -> Result<()> {
+    let Some(version) = joint_version() else { return Ok(()) };
+    if version != "3.5.0" {
+        eprintln!("SKIPPED: these flags are of 3.5");
+        return Ok(());
+    }
+    let all = [0, 1, 2];
+    let mut cluster = Cluster::start(plan(&[Etcd, Cairn, Cairn])).await?;
+    version_becomes(&cluster, &all, &version).await?;
+    every_kind(&mut cluster.client(&all).await?, "before").await?;
+    compact(&mut cluster.client(&all).await?).await?;
+    let flags = cluster.flags_mut();
+    flags.extend(
+        ["--experimental-initial-corrupt-check", "--experimental-corrupt-check-time=1s"].map(String::from),
+    );
+    cluster.kill(0)?;
+    cluster.restart(0).await?;
+    assert!(cluster.log(0).contains("initial corruption checking passed"), "{}", cluster.last_words());
+    lead(&mut cluster, 0).await?;
+    let checked = r#""finished peer corruption check","number-of-peers-checked":2"#;
+    until("three checks", async || (cluster.log(0).matches(checked).count() >= 3).then_some(())).await?;
+    fill(&cluster, &all, 1_000, 100).await?;
+    let now = cluster.log(0).matches(checked).count();
+    until("another check", async || (cluster.log(0).matches(checked).count() > now).then_some(())).await?;
+    let alarms = cluster.client(&[0]).await?.alarm(AlarmAction::Get, AlarmType::None, None).await?;
+    assert!(alarms.alarms().is_empty(), "{alarms:?}");
+    for word in ["found hash mismatch", "found different", "failed to check", "invalid character"] {
+        assert!(!cluster.log(0).contains(word), "{word}: {}", cluster.last_words());
+    }
+    cluster.same_data(&all).await?;
+    Ok(())
 }
 
 /// A cluster of etcd becomes one of Cairn, member by member, under load.
