@@ -113,9 +113,7 @@ impl Load {
         for client in self.clients {
             client.await?;
         }
-        let mut client = connect(endpoints, tests::PATIENCE).await.context("connecting for the check")?;
-        let last = format!("{PREFIX}~");
-        let end = client.put(last.clone(), "the end", None).await?.header().context("a header")?.revision();
+        let end = until("a last write is acknowledged", async || last_write(endpoints).await.ok()).await?;
         let events = history(&endpoints[0], end).await?;
 
         let mut history = self.shared.history.lock().expect("nobody panics with the history").clone();
@@ -136,6 +134,14 @@ impl Load {
         println!("{figures:?}");
         Ok(figures)
     }
+}
+
+/// Writes something behind all of the load; its revision. A member that is just being sent a snapshot
+/// may never learn what became of a write which that contains, so this may have to be tried again.
+pub(crate) async fn last_write(endpoints: &[String]) -> Result<i64> {
+    let mut client = connect(endpoints, LIMIT).await?;
+    let written = client.put(format!("{PREFIX}~"), "the end", None).await?;
+    Ok(written.header().context("a header")?.revision())
 }
 
 /// A change, as a watcher is told of it.

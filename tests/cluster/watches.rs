@@ -11,7 +11,7 @@ use tests::{Cluster, Plan, System, connect, until};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::load::{Event, Load, PREFIX, events_of, history};
+use crate::load::{Event, Load, PREFIX, events_of, history, last_write};
 use crate::members::{fill_too_much, keep_few_entries};
 
 const SOME: u64 = 300;
@@ -92,9 +92,9 @@ async fn follow(
 /// Ends the load and compares what each watcher saw with the history.
 async fn compare(cluster: &Cluster, load: Load, followers: Vec<Follower>, places: &[usize]) -> Result<()> {
     load.finish(cluster, places).await?;
-    let end = cluster.client(places).await?.put(format!("{PREFIX}~~"), "", None).await?;
-    let end = end.header().context("a header")?.revision();
-    let all = history(&cluster.endpoint(places[0]), end).await?;
+    let endpoints = cluster.endpoints(places);
+    let end = until("a last write is acknowledged", async || last_write(&endpoints).await.ok()).await?;
+    let all = history(&endpoints[0], end).await?;
     for (number, follower) in followers.into_iter().enumerate() {
         let seen = follower.finish(end).await.with_context(|| format!("watcher {number}"))?;
         let parted = all.iter().zip(&seen).position(|(was, told)| was != told);
