@@ -5,6 +5,7 @@ use std::sync::Arc;
 use node::{Effect, Input, NodeId, RoleKind};
 use raft::{Body, DropReason, Index, Message, Term};
 
+use super::checks::ensure;
 use super::inbox::OfPeer;
 use super::member::{ApplyJob, Context, Done, Local, Member, WalJob, What};
 use super::plan::MILLISECOND;
@@ -50,7 +51,24 @@ impl Member {
                 self.carry_out(effect, cx)?;
             }
             self.effects = effects;
+            self.has_committed()?;
         }
+    }
+
+    /// A leader commits by counting entries of its own term, and nothing else (5.4.2).
+    fn has_committed(&mut self) -> Done {
+        let commit = self.node.hard_state().commit.0;
+        if self.leading && commit > self.committed && self.committed > 0 {
+            let term = self.log.term(commit);
+            ensure!(
+                term == Some(self.term),
+                "member {} leads in term {} and commits up to entry {commit} of term {term:?}",
+                self.id,
+                self.term
+            );
+        }
+        self.committed = commit;
+        Ok(())
     }
 
     fn carry_out(&mut self, effect: Effect, cx: &mut Context<'_>) -> Done {

@@ -15,7 +15,7 @@ pub struct Summary {
     pub seeds: u64,
     /// Simulated seconds.
     pub simulated: f64,
-    /// Seconds that it took, summed over threads.
+    /// Seconds of processor time that it took, summed over threads.
     pub took: f64,
     /// Misfortunes.
     pub tally: Tally,
@@ -67,6 +67,12 @@ impl fmt::Display for Summary {
     }
 }
 
+/// What the calling thread has had of a processor, where the system tells.
+fn cpu_time() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+}
+
 /// Bounds of a run of many seeds.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -93,9 +99,10 @@ pub fn run(bounds: Bounds) -> Summary {
                 return;
             }
             let seed = bounds.from + number;
-            let began = Instant::now();
+            let (began, cpu) = (Instant::now(), cpu_time());
             let result = super::run(seed);
-            let took = began.elapsed();
+            // Of a machine that does other things, too, only this thread's share counts.
+            let took = cpu_time().zip(cpu).map_or(began.elapsed(), |(now, before)| now - before);
             let mut summary = summary.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             match result {
                 Ok(report) => summary.add(&report, took),

@@ -217,6 +217,8 @@ pub(crate) struct Member {
     pub(crate) leader: u64,
     pub(crate) leading: bool,
     pub(crate) told_applied: u64,
+    /// The commit index after the last turn.
+    pub(crate) committed: u64,
     pub(crate) last_tick: Time,
     // The log.
     pub(crate) log: LogMirror,
@@ -369,9 +371,15 @@ impl Member {
         config.limits.append_bytes = 4096;
         let restored =
             Restored { hard_state: recovered.hard_state, snapshot, entries: recovered.entries, applied };
-        let node = Node::new(config, restored);
-        let node =
-            node.map_err(|error| Violation(format!("member {} cannot start: {error}", identity.id)))?;
+        let had = restored.hard_state;
+        let node = Node::new(config, restored)
+            .map_err(|error| Violation(format!("member {} cannot start: {error}", identity.id)))?;
+        let has = node.hard_state();
+        ensure!(
+            has.term > had.term || (has.term, has.vote) == (had.term, had.vote),
+            "member {} finds {had:?} on its disk, and starts with {has:?}",
+            identity.id
+        );
         Ok(Member {
             id: identity.id,
             who,
@@ -392,6 +400,7 @@ impl Member {
             leader: 0,
             leading: false,
             told_applied: index,
+            committed: 0,
             last_tick: clock.read(cx.now()),
             log,
             wal_queue: Vec::new(),
