@@ -43,7 +43,7 @@ pub struct Plan {
     pub systems: Vec<System>,
     /// Flags for every member, after the usual ones.
     pub flags: Vec<String>,
-    /// Whether the links between members can be set ([`Cluster::links`]).
+    /// Whether the links between members can be set ([`Cluster::links`](super::Cluster::links)).
     pub links: bool,
 }
 
