@@ -7,7 +7,7 @@
 //!
 //! # Idea
 //! Everything that ships below the threads runs here in one thread, under a false clock, network and
-//! disk: `node`, `wal`, `apply`, `backend` with redb, `mvcc`, `lease`, `watch`. A [`World`](world::World)
+//! disk: `node`, `wal`, `apply`, `backend` with redb, `mvcc`, `lease`, `watch`. A `World`
 //! takes the next event off a queue, hands it to the member that it is for, and puts what follows on the
 //! queue. One seed decides everything: sizes, clients, misfortunes, delays. So a run can be had again, and
 //! its trace, a number made of everything that happened, says whether it was the same.
