@@ -132,8 +132,12 @@ async fn a_change_that_would_cost_the_quorum_is_refused() -> Result<()> {
     cluster.kill(gone)?;
     let mut client = cluster.client(&[leader]).await?;
     // Until the leader has noticed, the change would be taken.
+    until("the leader misses the member", async || {
+        cluster.log(leader).contains("peer became inactive").then_some(())
+    })
+    .await?;
     let unhealthy = told(UNAVAILABLE, "unhealthy cluster");
-    until("the leader misses the member", async || match client.member_remove(cluster.id(stays)).await {
+    until("the change is refused", async || match client.member_remove(cluster.id(stays)).await {
         Err(etcd_client::Error::GRpcStatus(status)) if status.message() == unhealthy.1 => Some(()),
         Err(_) => None,
         Ok(_) => panic!("two of three would be one of two"),

@@ -278,7 +278,9 @@ impl Side {
 /// Takes output apart, whichever of etcdctl's formats it is in.
 fn read(output: &str) -> Fields {
     let mut fields = Fields::new();
-    let documents: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(output).into_iter().collect();
+    // What stands for the id of a lease stands where JSON wants a number.
+    let quoted = quoted(output, ":LEASE");
+    let documents: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&quoted).into_iter().collect();
     match documents {
         Ok(documents) if output.starts_with(['{', '[']) => {
             documents
@@ -315,6 +317,17 @@ fn read(output: &str) -> Fields {
         }
     }
     fields
+}
+
+/// Puts quotes around each word that begins with a marker, but for its colon.
+fn quoted(text: &str, marker: &str) -> String {
+    let mut pieces = text.split(marker);
+    let first = pieces.next().unwrap_or_default().to_owned();
+    pieces.fold(first, |text, piece| {
+        let rest = piece.trim_start_matches(|c: char| c.is_ascii_digit());
+        let number = &piece[..piece.len() - rest.len()];
+        format!("{text}:\"{}{number}\"{rest}", &marker[1..])
+    })
 }
 
 fn flatten(place: &str, value: &Value, fields: &mut Fields) {
