@@ -15,6 +15,9 @@ use super::watchers::Watcher;
 use crate::linearizability::{Figures, History, RequestId};
 use crate::random::Random;
 
+/// Kinds of misfortune that every run has to see before it may heal.
+const FEWEST_KINDS: usize = 6;
+
 /// Machines there may be, counting those of members that are added.
 pub(crate) const MACHINES: usize = 12;
 
@@ -179,6 +182,10 @@ impl World {
         self.queue.at(first, What::Misfortune);
 
         self.until(self.plan.stormy)?;
+        // A lone member is spared whatever befalls links: it takes longer to see enough.
+        while self.tally.kinds() < FEWEST_KINDS && self.queue.now < 10 * self.plan.stormy {
+            self.until(self.queue.now + 10 * SECOND)?;
+        }
         self.mend()?;
         let mended = self.queue.now;
         self.until(mended + self.plan.patience / 2)?;
