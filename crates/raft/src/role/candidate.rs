@@ -60,7 +60,8 @@ impl Raft {
         let members = self.membership.members();
         let rank = members.iter().filter(|id| before(id)).count() as u64;
         (self.silence, self.patience) = (0, TURN_TICKS * rank);
-        self.hurry = TURN_TICKS * members.len() as u64;
+        // Also for who knows no members yet: it sets the patience right once a leader is heard again.
+        self.hurry = TURN_TICKS * members.len().max(1) as u64;
         if rank == 0 && self.may_campaign() {
             let round = if self.config.pre_vote { Round::Pre } else { Round::real() };
             self.hup(round, self.config.election_ticks);
