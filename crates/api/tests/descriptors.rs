@@ -134,6 +134,12 @@ fn rows<const N: usize>(table: &str) -> Vec<[String; N]> {
         .collect()
 }
 
+/// What members up to etcd 3.5 write into the log of a cluster that they share, and etcd's newest protos
+/// have no longer.
+fn is_of_older_members(message: &str, field: &str) -> bool {
+    message == "Request" || (message, field) == ("InternalRaftRequest", "v2")
+}
+
 #[test]
 fn every_field_and_enum_value_is_etcds_and_no_other_exists() {
     let mut left = found().fields;
@@ -147,6 +153,7 @@ fn every_field_and_enum_value_is_etcds_and_no_other_exists() {
             .cloned();
         assert!(matching.is_some_and(|found| left.remove(&found)), "not in proto/: {row:?}");
     }
+    left.retain(|[_, message, _, _, _, field]| !is_of_older_members(message, field));
     assert!(left.is_empty(), "not in etcd: {left:?}");
 }
 
