@@ -44,7 +44,31 @@ pub fn request(port: u16, method: &str, path: &str) -> Result<Answer> {
         .filter_map(|line| line.split_once(": "))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()))
         .collect();
-    Ok(Answer { status, headers, body: body.to_owned() })
+    let mut answer = Answer { status, headers, body: body.to_owned() };
+    if answer.header("transfer-encoding") == Some("chunked") {
+        answer.body = joined(body)?;
+    }
+    Ok(answer)
+}
+
+/// A body that came in chunks, each behind its length in hexadecimal; etcd's long answers do.
+fn joined(mut chunks: &str) -> Result<String> {
+    let mut body = String::new();
+    loop {
+        let (length, rest) = chunks.split_once("\r\n").context("the length of a chunk")?;
+        let length = usize::from_str_radix(length, 16)?;
+        if length == 0 {
+            return Ok(body);
+        }
+        body.push_str(rest.get(..length).context("a whole chunk")?);
+        chunks = rest.get(length..).and_then(|rest| rest.strip_prefix("\r\n")).context("a chunk's end")?;
+    }
+}
+
+#[test]
+fn chunks_are_joined() {
+    assert_eq!(joined("3\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n").ok().as_deref(), Some("abc0123456789"));
+    assert!(joined("5\r\nabc\r\n").is_err());
 }
 
 /// Asks for a path on the port.
