@@ -35,6 +35,9 @@ pub mod error;
 pub mod key_range;
 pub mod raft_request;
 
+/// The version of etcd whose API this is, and whose log, peer protocol and files.
+pub const ETCD_VERSION: &str = "3.7.1";
+
 pub use error::{Code, Error};
 pub use key_range::KeyRange;
 

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest};
+use api::membershippb::{ClusterMemberAttrSetRequest, DowngradeInfoSetRequest};
 use backend::{Table, TableOp};
 use raft::{ChangeKind, ConfChange, ConfState, MembershipError, NodeId};
 use serde::{Deserialize, Serialize};
@@ -140,21 +140,24 @@ impl Cluster {
     ///
     /// # Errors
     /// In etcd's order of checks, raft's own last; nothing has changed then.
-    pub(crate) fn change(&mut self, change: &ConfChange) -> Result<Vec<TableOp>, Rejection> {
+    pub(crate) fn change(&mut self, change: &ConfChange) -> Result<Vec<TableOp>, Refused> {
         let id = change.change.node.0;
         if self.removed.contains(&id) {
-            return Err(Rejection::MemberRemoved);
+            return Err(Rejection::MemberRemoved.into());
         }
         let member = match change.change.kind {
             kind @ (ChangeKind::AddNode | ChangeKind::AddLearnerNode) => {
-                let context: ChangeContext = from_json(&change.context).ok_or(Rejection::Unknown)?;
+                let context: ChangeContext = from_json(&change.context).ok_or(Refused::UNREADABLE)?;
                 let new = context.member;
                 Some(if context.is_promote { self.promoted(id, kind)? } else { self.added(id, kind, new)? })
             }
             ChangeKind::UpdateNode => {
                 let old = self.members.get(&id).ok_or(Rejection::MemberNotFound)?;
-                let new: Member = from_json(&change.context).ok_or(Rejection::Unknown)?;
+                let new: Member = from_json(&change.context).ok_or(Refused::UNREADABLE)?;
                 self.check_urls(id, &new.peer_urls)?;
+                if new.id != id {
+                    return Err(Refused::CONTRADICTION);
+                }
                 Some(Member { peer_urls: new.peer_urls, ..old.clone() })
             }
             ChangeKind::RemoveNode => {
@@ -163,8 +166,8 @@ impl Cluster {
             }
         };
         self.conf_state = self.conf_state.changed(&change.clone().into()).map_err(|error| match error {
-            MembershipError::NoVoters => Rejection::NoVoters,
-            _ => Rejection::Unknown,
+            MembershipError::NoVoters => Refused::Rejected(Rejection::NoVoters),
+            _ => Refused::CONTRADICTION,
         })?;
         let Some(member) = member else {
             let ops = self.remove(id);
@@ -202,32 +205,35 @@ impl Cluster {
     /// What applying the change would be refused with, or [`Rejection::TooManyLearners`].
     pub fn check(&self, change: &ConfChange, max_learners: usize) -> Result<(), Rejection> {
         let mut after = self.clone();
-        after.change(change)?;
+        after.change(change).map_err(|refused| match refused {
+            Refused::Rejected(rejection) => rejection,
+            Refused::NotUnderstood(what) => Rejection::Unsupported(what),
+        })?;
         let learners = |cluster: &Cluster| cluster.members.values().filter(|m| m.is_learner).count();
         let (before, after) = (learners(self), learners(&after));
         if after > before && after > max_learners { Err(Rejection::TooManyLearners) } else { Ok(()) }
     }
 
-    fn promoted(&self, id: u64, kind: ChangeKind) -> Result<Member, Rejection> {
-        if kind != ChangeKind::AddNode {
-            return Err(Rejection::Unknown);
-        }
+    fn promoted(&self, id: u64, kind: ChangeKind) -> Result<Member, Refused> {
         let member = self.members.get(&id).ok_or(Rejection::MemberNotFound)?;
         if !member.is_learner {
-            return Err(Rejection::MemberNotLearner);
+            return Err(Rejection::MemberNotLearner.into());
+        }
+        if kind != ChangeKind::AddNode {
+            return Err(Refused::CONTRADICTION);
         }
         Ok(Member { is_learner: false, ..member.clone() })
     }
 
-    fn added(&self, id: u64, kind: ChangeKind, new: Member) -> Result<Member, Rejection> {
+    fn added(&self, id: u64, kind: ChangeKind, new: Member) -> Result<Member, Refused> {
         if self.members.contains_key(&id) {
-            return Err(Rejection::MemberExists);
+            return Err(Rejection::MemberExists.into());
         }
         self.check_urls(id, &new.peer_urls)?;
         // The context and the change must speak of the same member, and the change's type decides
         // about the vote: it is what raft goes by.
         if new.id != id || new.is_learner != (kind == ChangeKind::AddLearnerNode) {
-            return Err(Rejection::Unknown);
+            return Err(Refused::CONTRADICTION);
         }
         Ok(new)
     }
@@ -255,12 +261,10 @@ impl Cluster {
         Ok(Some(member_row(member)))
     }
 
-    pub(crate) fn set_version(&mut self, request: &ClusterVersionSetRequest) -> Result<TableOp, Rejection> {
-        if !is_version(&request.ver) {
-            return Err(Rejection::Unknown);
-        }
-        self.version = Some(request.ver.clone());
-        Ok(TableOp::put(Table::Cluster, CLUSTER_VERSION, request.ver.clone()))
+    /// Notes the version that all members speak, which [`speaks`] has looked at.
+    pub(crate) fn set_version(&mut self, version: String) -> TableOp {
+        self.version = Some(version.clone());
+        TableOp::put(Table::Cluster, CLUSTER_VERSION, version)
     }
 
     pub(crate) fn set_downgrade(&mut self, request: &DowngradeInfoSetRequest) -> TableOp {
@@ -296,8 +300,48 @@ pub(crate) fn damage(table: Table, key: &[u8]) -> Failure {
     Failure::Damaged { table: table.name(), key }
 }
 
+/// Why a configuration change is not made.
+pub(crate) enum Refused {
+    /// By every member alike.
+    Rejected(Rejection),
+    /// What this version cannot make out; it must not go on.
+    NotUnderstood(&'static str),
+}
+
+impl Refused {
+    const UNREADABLE: Refused = Refused::NotUnderstood("a change of members whose context is none");
+    const CONTRADICTION: Refused = Refused::NotUnderstood("a change of members that contradicts itself");
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Refused::Rejected(rejection)
+    }
+}
+
+/// Whether this version may go on in a cluster that is to speak `version`. What a newer one means by its
+/// entries, and by the rows that follow from them, is not known here.
+///
+/// # Errors
+/// Why it may not.
+pub(crate) fn speaks(version: &str) -> Result<(), String> {
+    let number = |version: &str| {
+        let mut parts = version.split('.').map_while(|part| part.parse::<u64>().ok());
+        parts.next().zip(parts.next())
+    };
+    match number(version).filter(|_| is_version(version)) {
+        None => Err(format!("a cluster version that is none ({version:?})")),
+        cluster if cluster > number(api::ETCD_VERSION) => Err(format!(
+            "invalid downgrade; server version is lower than determined cluster version (current-server-version: \
+             {}, determined-cluster-version: {version})",
+            api::ETCD_VERSION
+        )),
+        Some(_) => Ok(()),
+    }
+}
+
 /// `major.minor.patch`, numbers only: what a cluster version is.
-fn is_version(text: &str) -> bool {
+pub(crate) fn is_version(text: &str) -> bool {
     let mut parts = 0;
     text.split('.').all(|part| {
         parts += 1;

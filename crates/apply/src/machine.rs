@@ -20,7 +20,7 @@ use prost::Message;
 use raft::{Change, ChangeKind, ConfChange, ConfState, Entry, EntryKind, Index, NodeId, SnapshotMeta, Term};
 
 use crate::alarms::Alarms;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Refused};
 use crate::command;
 use crate::quota::Quota;
 use crate::rejection::{Failure, ReadFailure, Rejection};
@@ -120,7 +120,8 @@ impl Machine {
     /// `now` is the time since the origin that leases are measured from.
     ///
     /// # Errors
-    /// The store failed. The entry has no effect then, and the member must stop.
+    /// The store failed, or the entry is beyond this version. It has no effect then, and the member must
+    /// stop.
     ///
     /// # Panics
     /// If the entry is not the next one.
@@ -139,11 +140,11 @@ impl Machine {
                 Applied::of(0, Ok(reply))
             }
             EntryKind::Normal => self.apply_request(entry, now)?,
-            EntryKind::ConfChange => self.apply_change(&entry.data),
-            EntryKind::ConfChangeV2 => {
-                let mut applied = Applied::of(0, Err(Rejection::Unsupported("ConfChangeV2")));
-                applied.conf_change = Some(refused(0));
-                applied
+            EntryKind::ConfChange => self.apply_change(entry)?,
+            // No version of etcd writes one, and each panics over it.
+            EntryKind::ConfChangeV2 => return Err(not_understood(entry, "a joint configuration change")),
+            EntryKind::Unknown(kind) => {
+                return Err(not_understood(entry, format!("an entry of the unknown kind {kind}")));
             }
         };
         self.applied = (entry.index, entry.term);
@@ -174,9 +175,7 @@ impl Machine {
     }
 
     fn apply_request(&mut self, entry: &Entry, now: Duration) -> Result<Applied, Failure> {
-        let Some((id, command)) = command::read(&entry.data) else {
-            return Ok(Applied::of(0, Err(Rejection::Unknown)));
-        };
+        let (id, command) = command::read(&entry.data).map_err(|what| not_understood(entry, what))?;
         if let Some(rejection) = self.forbidden(&command) {
             return Ok(Applied::of(id, Err(rejection)));
         }
@@ -197,10 +196,8 @@ impl Machine {
         Ok(applied)
     }
 
-    fn apply_change(&mut self, data: &[u8]) -> Applied {
-        let Some(change) = read_change(data) else {
-            return Applied { conf_change: Some(refused(0)), ..Applied::of(0, Err(Rejection::Unknown)) };
-        };
+    fn apply_change(&mut self, entry: &Entry) -> Result<Applied, Failure> {
+        let change = read_change(&entry.data).map_err(|what| not_understood(entry, what))?;
         match self.cluster.change(&change) {
             Ok(ops) => {
                 self.ops.extend(ops);
@@ -208,13 +205,19 @@ impl Machine {
                 self.shared_cluster.set(self.cluster.clone());
                 let members = self.cluster.members.values().cloned().collect();
                 let reply = Reply { revision: self.writer.current_revision(), body: Body::Members(members) };
-                Applied { conf_change: Some(change.clone()), ..Applied::of(change.id, Ok(reply)) }
+                Ok(Applied { conf_change: Some(change.clone()), ..Applied::of(change.id, Ok(reply)) })
             }
-            Err(rejection) => {
-                Applied { conf_change: Some(refused(change.id)), ..Applied::of(change.id, Err(rejection)) }
-            }
+            Err(Refused::Rejected(rejection)) => Ok(Applied {
+                conf_change: Some(refused(change.id)),
+                ..Applied::of(change.id, Err(rejection))
+            }),
+            Err(Refused::NotUnderstood(what)) => Err(not_understood(entry, what)),
         }
     }
+}
+
+fn not_understood(entry: &Entry, what: impl Into<String>) -> Failure {
+    Failure::NotUnderstood { index: entry.index, term: entry.term, what: what.into() }
 }
 
 /// The change that changes nothing, told to raft in place of one that was refused.
@@ -222,14 +225,17 @@ fn refused(id: u64) -> ConfChange {
     ConfChange { id, change: Change { node: NodeId(0), ..Change::default() }, context: Arc::from([]) }
 }
 
-fn read_change(data: &[u8]) -> Option<ConfChange> {
-    let change = api::raftpb::ConfChange::decode(data).ok()?;
-    let kind = match api::raftpb::ConfChangeType::try_from(change.r#type.unwrap_or_default()).ok()? {
+fn read_change(data: &[u8]) -> Result<ConfChange, String> {
+    let change = api::raftpb::ConfChange::decode(data).map_err(|_| "bytes that are no change of members")?;
+    let number = change.r#type.unwrap_or_default();
+    let kind = api::raftpb::ConfChangeType::try_from(number)
+        .map_err(|_| format!("a change of members of the unknown kind {number}"))?;
+    let kind = match kind {
         api::raftpb::ConfChangeType::ConfChangeAddNode => ChangeKind::AddNode,
         api::raftpb::ConfChangeType::ConfChangeRemoveNode => ChangeKind::RemoveNode,
         api::raftpb::ConfChangeType::ConfChangeUpdateNode => ChangeKind::UpdateNode,
         api::raftpb::ConfChangeType::ConfChangeAddLearnerNode => ChangeKind::AddLearnerNode,
     };
     let node = NodeId(change.node_id());
-    Some(ConfChange { id: change.id(), change: Change { kind, node }, context: change.context().into() })
+    Ok(ConfChange { id: change.id(), change: Change { kind, node }, context: change.context().into() })
 }

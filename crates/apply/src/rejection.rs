@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use raft::{Index, Term};
+
 /// A refusal that every member decides alike, because it follows from the state and the command.
 ///
 /// The one exception is [`Rejection::NoSpace`] by quota: it is about this member's file, but then
@@ -55,11 +57,9 @@ pub enum Rejection {
     StreamOrder,
     /// A streamed range that filters by revision.
     StreamFilter,
-    /// A command of etcd's that this version does not carry out; its name.
+    /// A command of etcd's that changes nothing, or nothing that is kept here, and that this version does
+    /// not carry out; its name.
     Unsupported(&'static str),
-    /// A command that this version cannot read: written by a newer one, or damaged before it was
-    /// proposed.
-    Unknown,
 }
 
 /// How a rejection is told to a client.
@@ -104,7 +104,6 @@ impl Rejection {
                 return Told::Unimplemented("RangeStream does not support revision filters");
             }
             Rejection::Unsupported(_) => return Told::Unimplemented("not supported by this version"),
-            Rejection::Unknown => return Told::Unimplemented("unknown command in the log"),
         })
     }
 }
@@ -138,6 +137,16 @@ pub enum Failure {
     },
     /// The members' records contradict the raft configuration; how.
     Membership(String),
+    /// A committed entry that this version cannot carry out as the members who wrote it do: to pass over it
+    /// would be to part ways with them.
+    NotUnderstood {
+        /// Where it stands.
+        index: Index,
+        /// Whose it is.
+        term: Term,
+        /// What it holds.
+        what: String,
+    },
     /// Another member of the cluster has had authentication set up, by this command or in the state that
     /// it sent: this version does not have it.
     Authentication(&'static str),
@@ -151,6 +160,12 @@ impl fmt::Display for Failure {
             Failure::Authentication(what) => {
                 write!(f, "this version does not support authentication, but the cluster uses it: {what}")
             }
+            Failure::NotUnderstood { index: Index(index), term: Term(term), what } => write!(
+                f,
+                "entry {index} of term {term} is beyond this version, {}: {what}; nothing of it was applied, and \
+                 a version that knows it can go on from here",
+                api::ETCD_VERSION
+            ),
             Failure::Membership(what) => write!(f, "the members contradict raft's configuration: {what}"),
             Failure::Damaged { table, key } => write!(f, "table {table} holds a damaged row under key {key}"),
         }

@@ -38,7 +38,7 @@ impl Machine {
             Command::LeaseCheckpoint(request) => Ok(self.checkpoint(&request, now)),
             Command::Alarm(request) => Ok(self.alarm(&request)),
             Command::ClusterVersionSet(request) => {
-                let op = self.cluster.set_version(&request)?;
+                let op = self.cluster.set_version(request.ver);
                 Ok(self.cluster_changed(Some(op)))
             }
             Command::ClusterMemberAttrSet(request) => {
@@ -54,7 +54,6 @@ impl Machine {
             // To go on without it would be to part ways with the members that carry it out, and to let in
             // whom they keep out.
             Command::Authentication(name) => Err(ReadFailure::Failed(Failure::Authentication(name))),
-            Command::Unknown => Err(Rejection::Unknown.into()),
         }
     }
 

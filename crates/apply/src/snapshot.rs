@@ -213,6 +213,10 @@ impl Machine {
         let incoming = receive(&backend, body, arrived, target)?;
         refuse_authentication(&incoming)?;
         let (cluster, alarms) = (Cluster::load(&incoming)?, Alarms::load(&incoming)?);
+        cluster.version.as_deref().map_or(Ok(()), cluster::speaks).map_err(|what| {
+            let (index, term) = (meta.index, meta.term);
+            Failure::NotUnderstood { index, term, what }
+        })?;
         let mut lessor = Lessor::restore(self.options.lease, load_leases(&incoming)?);
         let opened = self.writer.install(incoming)?;
         for (key, lease) in opened.leases {

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use backend::{Table, TableOp};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Cluster, member_row};
+use crate::cluster::{Cluster, is_version, member_row};
 use crate::member::{Member, from_json, to_json};
 
 const RAFT_ATTRIBUTES: &str = "raftAttributes";
@@ -166,8 +166,7 @@ pub(crate) fn adopt(cluster: &mut Cluster, json: &[u8]) -> Option<Vec<TableOp>> 
     if let Some(version) = known.remove(VERSION).map(|node| node.value)
         && cluster.version.as_ref() != Some(&version)
     {
-        let request = api::membershippb::ClusterVersionSetRequest { ver: version };
-        ops.push(cluster.set_version(&request).ok()?);
+        ops.push(is_version(&version).then(|| cluster.set_version(version))?);
     }
     Some(ops)
 }

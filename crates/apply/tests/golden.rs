@@ -18,12 +18,12 @@ use api::membershippb::{
     Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest,
 };
 use api::raftpb::ConfChange;
-use apply::{ChangeContext, Member, Quota, ReadFailure, to_json};
+use apply::{Applied, ChangeContext, Failure, Member, Quota, ReadFailure, to_json};
 use lease::LeaseId;
 use prost::Message;
 use raft::{Change, ChangeKind, EntryKind, NodeId};
 use support::dsl::{Tokens, tokens};
-use support::{Stage, show};
+use support::{Stage, encode, show};
 
 struct Script(Option<Stage>);
 
@@ -68,16 +68,20 @@ impl Script {
             "auth-status" => {
                 InternalRaftRequest { auth_status: Some(Default::default()), ..Default::default() }
             }
-            "command-of-a-later-version" => InternalRaftRequest::default(),
+            "request-for-nothing" => InternalRaftRequest::default(),
+            "downgrade-version-test" => {
+                InternalRaftRequest { downgrade_version_test: Some(Default::default()), ..Default::default() }
+            }
             "v2" => InternalRaftRequest { v2: Some(v2(line)), ..Default::default() },
-            "v2-bare" => return show::applied(&stage.apply(EntryKind::Normal, &v2(line).encode_to_vec())),
+            "v2-bare" => return show::tried(&stage.attempt(EntryKind::Normal, &v2(line).encode_to_vec())),
             "member" => {
                 let change = member_change(&mut words).encode_to_vec();
-                return show::applied(&stage.apply(EntryKind::ConfChange, &change));
+                return show::tried(&stage.attempt(EntryKind::ConfChange, &change));
             }
+            "entry" => return show::tried(&entry(stage, &mut words)),
             _ => return self.stage_direction(verb, words),
         };
-        show::applied(&stage.request(request))
+        show::tried(&stage.attempt(EntryKind::Normal, &encode(request)))
     }
 
     /// What is not in the log.
@@ -111,8 +115,6 @@ impl Script {
                 self.0 = Some(stage.restart());
             }
             "noop" => return show::applied(&stage.apply(EntryKind::Normal, b"")),
-            "garbage" => return show::applied(&stage.apply(EntryKind::Normal, b"\xff\xff\xff")),
-            "joint" => return show::applied(&stage.apply(EntryKind::ConfChangeV2, b"")),
             "index" => return format!("applied {}\n", stage.machine.applied().0),
             "leases" => {
                 let lessor = stage.shared.lessor.lock();
@@ -201,6 +203,15 @@ fn alarm(words: &mut Tokens<'_>) -> InternalRaftRequest {
     let alarm = place(["NONE", "NOSPACE", "CORRUPT"], words.next());
     let alarm = Some(AlarmRequest { action, member_id: words.number() as u64, alarm });
     InternalRaftRequest { alarm, ..Default::default() }
+}
+
+/// `entry kind bytes-in-hex`: what no member of this version writes.
+fn entry(stage: &mut Stage, words: &mut Tokens<'_>) -> Result<Applied, Failure> {
+    let kind = EntryKind::of(words.number() as u64).unwrap();
+    let hex = words.rest().concat();
+    let digits = hex.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).unwrap());
+    let data: Vec<u8> = digits.map(|two| u8::from_str_radix(two, 16).unwrap()).collect();
+    stage.attempt(kind, &data)
 }
 
 /// `v2 method path value`, the value without spaces.

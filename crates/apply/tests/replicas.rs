@@ -76,7 +76,7 @@ fn log(rng: &mut Rng, length: u64) -> Vec<Entry> {
         }
         let data = match kind {
             EntryKind::ConfChange => change(rng).encode_to_vec().into(),
-            _ if request == InternalRaftRequest::default() && rng.one_in(2) => [].into(),
+            _ if request == InternalRaftRequest::default() => [].into(),
             _ => encode(request),
         };
         log.push(Entry { term: Term(1 + index / 50), index: Index(index), kind, data });

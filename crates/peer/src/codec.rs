@@ -12,7 +12,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use api::raftpb::{self, EntryType, MessageType};
+use api::raftpb::{self, MessageType};
 use bytes::{Buf, BufMut, BytesMut};
 use prost::Message as _;
 use raft::{
@@ -164,12 +164,7 @@ pub(crate) fn entry_len(entry: &Entry) -> usize {
 
 /// Appends a `raftpb.Entry`, as etcd 3.5 writes it into its log.
 pub(crate) fn put_entry(out: &mut BytesMut, entry: &Entry) {
-    let kind = match entry.kind {
-        EntryKind::Normal => EntryType::EntryNormal,
-        EntryKind::ConfChange => EntryType::EntryConfChange,
-        EntryKind::ConfChangeV2 => EntryType::EntryConfChangeV2,
-    };
-    put_number(out, 1, kind as u64);
+    put_number(out, 1, u64::from(entry.kind.number()));
     put_number(out, 2, entry.term.0);
     put_number(out, 3, entry.index.0);
     put_bytes(out, 4, &entry.data);
@@ -339,12 +334,8 @@ fn check_append(term: Term, prev_index: Index, prev_term: Term, entries: &[Entry
 }
 
 fn to_entry(entry: raftpb::Entry) -> Result<Entry, Refused> {
-    let kind = match entry.r#type.unwrap_or_default() {
-        0 => EntryKind::Normal,
-        1 => EntryKind::ConfChange,
-        2 => EntryKind::ConfChangeV2,
-        _ => return Err(Refused::Senseless("an entry of an unknown kind")),
-    };
+    let number = u64::try_from(entry.r#type.unwrap_or_default()).ok();
+    let kind = number.and_then(EntryKind::of).ok_or(Refused::Senseless("an entry of no kind"))?;
     if entry.term() >= SENSELESS || entry.index() >= SENSELESS {
         return Err(Refused::Senseless("a number without bound"));
     }

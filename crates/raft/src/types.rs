@@ -67,6 +67,31 @@ pub enum EntryKind {
     ConfChange,
     /// An encoded `raftpb.ConfChangeV2`; empty bytes leave a joint configuration.
     ConfChangeV2,
+    /// A kind with this number that only later versions know, below 128. It goes through the log like
+    /// any other entry; it is who applies it that cannot go on (A10).
+    Unknown(u8),
+}
+
+impl EntryKind {
+    /// Its number in raftpb.
+    pub fn number(self) -> u8 {
+        match self {
+            EntryKind::Normal => 0,
+            EntryKind::ConfChange => 1,
+            EntryKind::ConfChangeV2 => 2,
+            EntryKind::Unknown(number) => number,
+        }
+    }
+
+    /// The kind of this number; none if it takes more than one byte on the wire.
+    pub fn of(number: u64) -> Option<EntryKind> {
+        match number {
+            0 => Some(EntryKind::Normal),
+            1 => Some(EntryKind::ConfChange),
+            2 => Some(EntryKind::ConfChangeV2),
+            number => u8::try_from(number).ok().filter(|number| *number < 0x80).map(EntryKind::Unknown),
+        }
+    }
 }
 
 /// One place of the log and what stands there. Cloning shares the bytes.
@@ -91,7 +116,7 @@ impl Entry {
 
     /// Whether it changes the configuration.
     pub fn is_conf_change(&self) -> bool {
-        self.kind != EntryKind::Normal
+        matches!(self.kind, EntryKind::ConfChange | EntryKind::ConfChangeV2)
     }
 }
 

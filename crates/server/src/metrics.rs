@@ -13,8 +13,8 @@ use crate::member::Member;
 use crate::peer_metrics::{self, PeerTimes};
 use crate::tally;
 
-/// The etcd version whose API is implemented; clients switch features on it.
-pub const ETCD_VERSION: &str = "3.7.1";
+/// Clients switch features on it.
+pub use api::ETCD_VERSION;
 
 /// The numbers that are moved as things happen.
 pub struct Metrics {

@@ -69,7 +69,7 @@ impl Encoder {
 
     pub(crate) fn entry(&mut self, entry: &Entry) {
         let mut head = Small::default();
-        head.field(1, kind_number(entry.kind));
+        head.field(1, u64::from(entry.kind.number()));
         head.field(2, entry.term.0);
         head.field(3, entry.index.0);
         if !entry.data.is_empty() {
@@ -177,14 +177,6 @@ impl Small {
     }
 }
 
-fn kind_number(kind: EntryKind) -> u64 {
-    match kind {
-        EntryKind::Normal => 0,
-        EntryKind::ConfChange => 1,
-        EntryKind::ConfChangeV2 => 2,
-    }
-}
-
 fn encode_conf_state(conf: &ConfState) -> Vec<u8> {
     let mut out = Vec::new();
     let lists = [&conf.voters, &conf.learners, &conf.voters_outgoing, &conf.learners_next];
@@ -248,12 +240,7 @@ pub(crate) fn decode_entry(data: &[u8]) -> Result<Entry, &'static str> {
     while let Some(key) = fields.key() {
         match key {
             0x08 => {
-                entry.kind = match fields.varint().ok_or(BAD)? {
-                    0 => EntryKind::Normal,
-                    1 => EntryKind::ConfChange,
-                    2 => EntryKind::ConfChangeV2,
-                    _ => return Err("its entry is of an unknown kind"),
-                }
+                entry.kind = EntryKind::of(fields.varint().ok_or(BAD)?).ok_or("its entry is of no kind")?;
             }
             0x10 => entry.term = Term(fields.varint().ok_or(BAD)?),
             0x18 => entry.index = Index(fields.varint().ok_or(BAD)?),

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::etcdserverpb::{InternalRaftRequest, RequestHeader};
-use apply::{Applied, Machine, Options, Shared};
+use apply::{Applied, Failure, Machine, Options, Shared};
 use backend::{Backend, Storage, Table, Target};
 use prost::Message;
 use raft::{Entry, EntryKind, Index, SnapshotMeta, Term};
@@ -84,6 +84,12 @@ impl Stage {
     pub fn apply(&mut self, kind: EntryKind, data: &[u8]) -> Applied {
         let entry = self.entry(kind, data);
         self.machine.apply(&entry, self.now).unwrap()
+    }
+
+    /// As [`Stage::apply`], but the entry may be one to stop at.
+    pub fn attempt(&mut self, kind: EntryKind, data: &[u8]) -> Result<Applied, Failure> {
+        let entry = self.entry(kind, data);
+        self.machine.apply(&entry, self.now)
     }
 
     pub fn request(&mut self, request: InternalRaftRequest) -> Applied {

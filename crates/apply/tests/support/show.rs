@@ -5,8 +5,15 @@ use std::fmt::Write;
 use api::etcdserverpb::response_op::Response;
 use api::etcdserverpb::{AlarmMember, RangeResponse, ResponseHeader, TxnResponse};
 use api::mvccpb::KeyValue;
-use apply::{Applied, Body, Reply};
+use apply::{Applied, Body, Failure, Reply};
 use prost::Message;
+
+pub fn tried(tried: &Result<Applied, Failure>) -> String {
+    match tried {
+        Ok(done) => applied(done),
+        Err(failure) => format!("stops: {failure}\n"),
+    }
+}
 
 pub fn applied(applied: &Applied) -> String {
     let mut out = match &applied.outcome {

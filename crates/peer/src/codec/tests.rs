@@ -50,6 +50,10 @@ fn table() -> Vec<(Message, &'static str)> {
             "08 02 10 02 18 01 20 00 3a 09 08 02 10 00 18 00 22 01 78",
         ),
         (
+            message(0, Body::Propose { entries: vec![entry(0, 0, EntryKind::Unknown(127), b"x")] }),
+            "08 02 10 02 18 01 20 00 3a 09 08 7f 10 00 18 00 22 01 78",
+        ),
+        (
             message(
                 5,
                 Body::Append {
@@ -183,7 +187,8 @@ fn what_no_member_could_mean_is_refused() {
         append(vec![one(3, 8)]),
         append(vec![one(6, 8)]),
         append(vec![one(0, 8)]),
-        append(vec![raftpb::Entry { r#type: Some(7), ..one(4, 8) }]),
+        append(vec![raftpb::Entry { r#type: Some(128), ..one(4, 8) }]),
+        append(vec![raftpb::Entry { r#type: Some(-1), ..one(4, 8) }]),
         valid(MessageType::MsgProp),
         valid(MessageType::MsgReadIndex),
         valid(MessageType::MsgSnap),

@@ -106,10 +106,10 @@ impl ConfChangeV2 {
     /// Reads the bytes of an entry of this kind.
     ///
     /// # Errors
-    /// If they are not what `kind` says; an entry of kind `Normal` never is.
+    /// If they are not what `kind` says; an entry of kind `Normal` or of an unknown one never is.
     pub fn decode(kind: EntryKind, data: &[u8]) -> Result<ConfChangeV2, DecodeError> {
         match kind {
-            EntryKind::Normal => Err(DecodeError),
+            EntryKind::Normal | EntryKind::Unknown(_) => Err(DecodeError),
             EntryKind::ConfChange => ConfChange::decode(data).map(ConfChangeV2::from),
             EntryKind::ConfChangeV2 => {
                 let mut out = ConfChangeV2::default();

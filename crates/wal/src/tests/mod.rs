@@ -56,3 +56,16 @@ impl Random {
         self.next() % n
     }
 }
+
+/// A later version's entries are kept as they are: it is not the log that has to understand them (A10).
+#[test]
+fn an_entry_of_an_unknown_kind_comes_back_as_it_was() {
+    let disk = Arc::new(MemoryDisk::default());
+    let odd = Entry { kind: EntryKind::Unknown(0x7f), ..entry(1, 1, b"odd") };
+    let mut wal = create(&disk, 1 << 16);
+    wal.append(Some(&state(1, 0, 1)), std::slice::from_ref(&odd)).unwrap();
+    wal.sync().unwrap();
+    drop(wal);
+    let (_, recovered) = open(&disk, 1 << 16, 0).unwrap();
+    assert_eq!(recovered.entries, [odd]);
+}
