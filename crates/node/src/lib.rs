@@ -28,17 +28,27 @@
 //! # What its driver must do
 //!
 //! Give messages before ticks; after a pause give [`Input::Stalled`] and then one tick, not all that
-//! were missed. Treat a failed write as the end: a [`Persist`] that is not durable must never be
-//! followed by one that is. And give every start another [`Config::seed`].
+//! were missed. [`Letters`] and [`Pump`] see to that: whatever has happened is posted as letters, in
+//! any order, and a turn of the pump hands over all of them. Reads that arrive one by one share rounds
+//! by [`Rounds`].
+//!
+//! Treat a failed write as the end: a [`Persist`] that is not durable must never be followed by one
+//! that is. And give every start another [`Config::seed`].
 
 mod effect;
+mod letters;
 mod node;
+mod pump;
+mod rounds;
 
 pub use effect::{Effect, Input};
+pub use letters::{Letters, OfPeer};
 pub use node::Node;
+pub use pump::{Pump, votes_alone};
 pub use raft::{
     Answer, Body, Candidacy, Change, ChangeKind, ConfChange, ConfChangeV2, ConfState, Config, DropReason,
     Entry, EntryKind, Error, FlowKind, HardState, Index, Limits, LogRead, MembershipError, Message, NodeId,
     PeerStatus, Persist, PersistId, Proposal, ReadId, Rejection, Restored, RoleKind, Snapshot, SnapshotMeta,
     Status, Term, Transition,
 };
+pub use rounds::Rounds;

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 /// One member, driven by [`Node::handle`].
 #[derive(Debug)]
 pub struct Node {
+    id: NodeId,
     raft: Raft,
     /// Writes under way, oldest first.
     writes: VecDeque<Write>,
@@ -34,9 +35,9 @@ impl Node {
     /// # Errors
     /// If `config` or what was restored contradicts itself; then nothing may be served from it.
     pub fn new(config: Config, restored: Restored) -> Result<Node, Error> {
-        let election_ticks = config.election_ticks;
+        let (id, election_ticks) = (config.id, config.election_ticks);
         let raft = Raft::new(config, restored)?;
-        Ok(Node { raft, writes: VecDeque::new(), now: 0, election_ticks })
+        Ok(Node { id, raft, writes: VecDeque::new(), now: 0, election_ticks })
     }
 
     /// Takes in what happened; appends what is to be done to `effects`.
@@ -130,6 +131,11 @@ impl Node {
         if let Some(SoftState { leader, role, term }) = ready.soft_state {
             effects.push(Effect::SoftState { leader, role, term });
         }
+    }
+
+    /// Which member this is.
+    pub fn id(&self) -> NodeId {
+        self.id
     }
 
     /// A picture of this member. Not free: it lists the peers.

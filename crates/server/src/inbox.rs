@@ -1,20 +1,10 @@
-//! What waits for raft.
-//!
-//! Everything that waits is taken at once, so that all proposals of a moment become one append to
-//! the log and all reads of a moment share one ReadIndex round (design §3).
+//! What waits for raft: [`Letters`], posted by any thread and taken all at once.
 
-use node::{PersistId, Proposal, ReadId};
+use node::{Index, Letters, Message, NodeId, OfPeer, PersistId, Proposal, ReadId};
 use parking_lot::Mutex;
-use raft::{ConfChangeV2, Entry, Index, LogRead, Message, NodeId, Snapshot, Term};
+use raft::ConfChangeV2;
 
 use crate::error::Error;
-
-/// The bytes of proposals that may wait to enter the log before new ones are refused.
-const MAX_WAITING_BYTES: usize = 128 << 20;
-
-/// The bytes of messages that may wait before further ones are dropped: raft asks again, and by then
-/// this member may be faster. More than all that a leader has under way to one follower.
-const MAX_MESSAGE_BYTES: usize = 64 << 20;
 
 /// The letters in front of the driver.
 #[derive(Default)]
@@ -29,79 +19,6 @@ struct Inner {
     applied: Index,
 }
 
-/// What the machine has done, in its order.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Done {
-    /// Everything up to here is applied.
-    Applied(Index),
-    /// The state is a snapshot's, which ends here.
-    Installed(Index),
-    /// A configuration entry has been applied.
-    Configured(ConfChangeV2),
-}
-
-/// What makes it easier to bring another member up to date, or to speak with it.
-#[derive(Debug)]
-pub(crate) enum OfPeer {
-    /// Entries that were read from the log on disk.
-    LogRead { read: LogRead, after_term: Term, entries: Vec<Entry> },
-    /// A snapshot has been made.
-    Snapshot { to: NodeId, snapshot: Snapshot },
-    /// A snapshot has been sent, or could not be.
-    SnapshotSent { to: NodeId, arrived: bool },
-    /// Messages to it seem to be lost.
-    Unreachable(NodeId),
-    /// Its process has ended.
-    Gone(NodeId),
-}
-
-/// Everything that has arrived since the driver looked last.
-#[derive(Default)]
-pub(crate) struct Letters {
-    /// To be appended to the log, in order of arrival.
-    pub(crate) proposals: Vec<Proposal>,
-    /// The bytes of their data.
-    pub(crate) bytes: usize,
-    /// Read rounds asked for by shards.
-    pub(crate) reads: Vec<ReadId>,
-    /// Everything up to here is durable.
-    pub(crate) persisted: Option<PersistId>,
-    /// What has been applied.
-    pub(crate) done: Vec<Done>,
-    /// Whether something among it is worth a turn; over with [`Letters::settle`].
-    news: bool,
-    /// Messages of other members, in order of arrival.
-    pub(crate) messages: Vec<Message>,
-    /// About how many bytes they hold.
-    pub(crate) message_bytes: usize,
-    /// What happened on the roads to other members.
-    pub(crate) peers: Vec<OfPeer>,
-    /// To whom leadership is to be handed over.
-    pub(crate) transfer: Option<NodeId>,
-    /// Ticks of the clock that have passed; more than one only where a start is to be quickened.
-    pub(crate) ticks: u64,
-    /// The clock stood still for an election timeout or longer.
-    pub(crate) stalled: bool,
-}
-
-impl Letters {
-    fn is_empty(&self) -> bool {
-        self.proposals.is_empty()
-            && self.reads.is_empty()
-            && self.persisted.is_none()
-            && !self.news
-            && self.messages.is_empty()
-            && self.peers.is_empty()
-            && self.transfer.is_none()
-            && self.ticks == 0
-    }
-
-    /// Everything has been handed over.
-    pub(crate) fn settle(&mut self) {
-        self.news = false;
-    }
-}
-
 impl Inbox {
     /// Adds proposals and a read round; refuses the proposals when too many bytes wait already.
     pub(crate) fn ask(&self, proposals: &mut Vec<Proposal>, read: Option<ReadId>) -> Result<(), Error> {
@@ -109,41 +26,29 @@ impl Inbox {
         if inner.stopped {
             return Err(Error::Stopped);
         }
-        let letters = &mut inner.letters;
-        letters.reads.extend(read);
-        if letters.bytes > MAX_WAITING_BYTES {
-            return Err(Error::TooManyRequests);
+        if let Some(id) = read {
+            inner.letters.read(id);
         }
-        letters.bytes += proposals.iter().map(|proposal| proposal.data.len()).sum::<usize>();
-        letters.proposals.append(proposals);
-        Ok(())
+        inner.letters.propose(proposals).then_some(()).ok_or(Error::TooManyRequests)
     }
 
     /// Tells how far the log is durable.
     pub(crate) fn persisted(&self, id: PersistId) {
-        self.inner.lock().letters.persisted = Some(id);
+        self.inner.lock().letters.persisted(id);
     }
 
-    /// Tells how far the log is applied, and which configuration changes were among it. Only the
-    /// latter are worth a turn of the driver: the index lets raft forget entries, which can wait.
+    /// Tells how far the log is applied, and which configuration changes were among it.
     pub(crate) fn applied(&self, index: Index, configurations: &mut Vec<ConfChangeV2>) {
         let inner = &mut *self.inner.lock();
         inner.applied = index;
-        let letters = &mut inner.letters;
-        letters.news |= !configurations.is_empty();
-        letters.done.extend(configurations.drain(..).map(Done::Configured));
-        match letters.done.last_mut() {
-            Some(Done::Applied(last)) => *last = index,
-            _ => letters.done.push(Done::Applied(index)),
-        }
+        inner.letters.applied(index, configurations);
     }
 
     /// Tells that a snapshot has taken the place of what was applied.
     pub(crate) fn installed(&self, index: Index) {
         let inner = &mut *self.inner.lock();
         inner.applied = index;
-        inner.letters.news = true;
-        inner.letters.done.push(Done::Installed(index));
+        inner.letters.installed(index);
     }
 
     /// How far raft has been told, or will be before whatever is posted from now on, that the log is
@@ -159,54 +64,30 @@ impl Inbox {
             messages.clear();
             return 0;
         }
-        let letters = &mut inner.letters;
-        let mut dropped = 0;
-        for message in messages.drain(..) {
-            if letters.message_bytes > MAX_MESSAGE_BYTES {
-                dropped += 1;
-                continue;
-            }
-            letters.message_bytes += message_size(&message);
-            letters.messages.push(message);
-        }
-        dropped
+        inner.letters.receive(messages.drain(..))
     }
 
-    /// Tells what happened on the road to another member. There are a few of these for each member.
+    /// Tells what happened on the road to another member.
     pub(crate) fn of_peer(&self, news: OfPeer) {
         let mut inner = self.inner.lock();
-        if inner.stopped {
-            return;
-        }
-        let peers = &mut inner.letters.peers;
-        // Said again and again while it lasts; once is enough.
-        let said = |known: &OfPeer| match (known, &news) {
-            (OfPeer::Unreachable(known), OfPeer::Unreachable(id)) => known == id,
-            (OfPeer::Gone(known), OfPeer::Gone(id)) => known == id,
-            _ => false,
-        };
-        if !peers.iter().any(said) {
-            peers.push(news);
+        if !inner.stopped {
+            inner.letters.of_peer(news);
         }
     }
 
     /// Asks for leadership to be handed over.
     pub(crate) fn transfer(&self, to: NodeId) {
-        self.inner.lock().letters.transfer = Some(to);
+        self.inner.lock().letters.transfer(to);
     }
 
-    /// Tells that a tick of the clock has passed, and whether the clock had stood still. A driver
-    /// that is late gets one tick for all that it missed.
+    /// Tells that a tick of the clock has passed, and whether the clock had stood still.
     pub(crate) fn tick(&self, stalled: bool) {
-        let letters = &mut self.inner.lock().letters;
-        letters.ticks = letters.ticks.max(1);
-        letters.stalled |= stalled;
+        self.inner.lock().letters.tick(stalled);
     }
 
-    /// Lets time pass that has not: whoever is sure to hear of a leader soon, if there is one, need
-    /// not be as patient as others.
+    /// Lets time pass that has not.
     pub(crate) fn hasten(&self, ticks: u64) {
-        self.inner.lock().letters.ticks = ticks;
+        self.inner.lock().letters.hasten(ticks);
     }
 
     /// From now on nothing new is taken.
@@ -225,18 +106,6 @@ impl Inbox {
     }
 }
 
-/// About how many bytes a message takes in memory.
-pub(crate) fn message_size(message: &Message) -> usize {
-    let payload = match &message.body {
-        raft::Body::Append { entries, .. } | raft::Body::Propose { entries } => {
-            entries.iter().map(Entry::size).sum()
-        }
-        raft::Body::Snapshot(snapshot) => snapshot.data.len(),
-        _ => 0,
-    };
-    payload + size_of::<Message>()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,36 +115,16 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_waits_is_taken_at_once() {
+    fn too_many_bytes_are_refused_until_what_waits_is_taken() {
         let (inbox, mut letters) = (Inbox::default(), Letters::default());
-        assert!(inbox.is_empty());
-        inbox.applied(Index(3), &mut Vec::new());
-        inbox.applied(Index(4), &mut Vec::new());
-        assert!(inbox.is_empty(), "how far it is applied is not worth a turn");
-        assert_eq!(inbox.ask(&mut vec![proposal(1, 10)], Some(ReadId(7))), Ok(()));
-        assert_eq!(inbox.ask(&mut vec![proposal(2, 10)], None), Ok(()));
-        inbox.persisted(PersistId(3));
-        inbox.tick(true);
-        inbox.tick(false);
-        inbox.take(&mut letters);
-        assert!(inbox.is_empty());
-        assert_eq!(letters.proposals.iter().map(|one| one.id).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!((letters.bytes, letters.reads), (20, vec![ReadId(7)]));
-        assert_eq!((letters.persisted, letters.done), (Some(PersistId(3)), vec![Done::Applied(Index(4))]));
-        assert_eq!(letters.ticks, 1, "ticks that were missed count as one");
-        assert!(letters.stalled, "a later tick does not hide that time stood still");
-    }
-
-    #[test]
-    fn too_many_bytes_are_refused_but_reads_are_not() {
-        let (inbox, mut letters) = (Inbox::default(), Letters::default());
-        assert_eq!(inbox.ask(&mut vec![proposal(1, MAX_WAITING_BYTES + 1)], None), Ok(()));
+        assert_eq!(inbox.ask(&mut vec![proposal(1, (128 << 20) + 1)], None), Ok(()));
         let mut refused = vec![proposal(2, 1)];
-        assert_eq!(inbox.ask(&mut refused, Some(ReadId(1))), Err(Error::TooManyRequests));
+        assert_eq!(inbox.ask(&mut refused, None), Err(Error::TooManyRequests));
         assert_eq!(refused.len(), 1, "whoever asked can tell who waits for it");
         inbox.take(&mut letters);
-        assert_eq!((letters.proposals.len(), letters.reads.len()), (1, 1));
-        assert_eq!(inbox.ask(&mut refused, None), Ok(()), "there is room again");
+        assert!(inbox.is_empty() && !letters.is_empty());
+        assert_eq!(inbox.ask(&mut refused, Some(ReadId(1))), Ok(()), "there is room again");
+        assert!(refused.is_empty() && !inbox.is_empty());
     }
 
     #[test]
@@ -283,58 +132,9 @@ mod tests {
         let inbox = Inbox::default();
         inbox.stop();
         assert_eq!(inbox.ask(&mut vec![proposal(1, 1)], Some(ReadId(1))), Err(Error::Stopped));
+        inbox.of_peer(OfPeer::Gone(NodeId(2)));
         assert!(inbox.is_empty());
         inbox.persisted(PersistId(1));
         assert!(!inbox.is_empty(), "what is under way still ends");
-    }
-
-    #[test]
-    fn what_comes_before_and_after_an_install_stays_there() {
-        let (inbox, mut letters) = (Inbox::default(), Letters::default());
-        let change = || ConfChangeV2::default();
-        inbox.applied(Index(4), &mut vec![change()]);
-        inbox.installed(Index(9));
-        inbox.applied(Index(10), &mut Vec::new());
-        inbox.applied(Index(11), &mut vec![change()]);
-        inbox.applied(Index(12), &mut Vec::new());
-        inbox.take(&mut letters);
-        let done = [
-            Done::Configured(change()),
-            Done::Applied(Index(4)),
-            Done::Installed(Index(9)),
-            Done::Applied(Index(10)),
-            Done::Configured(change()),
-            Done::Applied(Index(12)),
-        ];
-        assert_eq!(letters.done, done);
-    }
-
-    #[test]
-    fn messages_beyond_the_bound_are_dropped_and_nothing_else_is() {
-        let append = |bytes: usize| {
-            let entry = Entry {
-                term: Term(1),
-                index: Index(1),
-                kind: raft::EntryKind::Normal,
-                data: vec![0; bytes].into(),
-            };
-            let body = raft::Body::Append {
-                prev_index: Index(0),
-                prev_term: Term(0),
-                entries: vec![entry],
-                commit: Index(0),
-            };
-            Message { to: NodeId(1), from: NodeId(2), term: Term(1), body }
-        };
-        let (inbox, mut letters) = (Inbox::default(), Letters::default());
-        assert_eq!(inbox.receive(&mut vec![append(MAX_MESSAGE_BYTES), append(1), append(1)]), 2);
-        inbox.of_peer(OfPeer::Unreachable(NodeId(2)));
-        inbox.of_peer(OfPeer::Unreachable(NodeId(2)));
-        inbox.of_peer(OfPeer::Unreachable(NodeId(3)));
-        inbox.persisted(PersistId(1));
-        inbox.take(&mut letters);
-        assert_eq!((letters.messages.len(), letters.peers.len()), (1, 2));
-        assert_eq!(letters.persisted, Some(PersistId(1)));
-        assert_eq!(inbox.receive(&mut vec![append(1)]), 0, "there is room again");
     }
 }

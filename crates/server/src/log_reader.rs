@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
+use node::OfPeer;
 use wal::{LogReader, WalError};
 
-use crate::inbox::OfPeer;
 use crate::member::Member;
 
 /// Runs until the queue is closed.

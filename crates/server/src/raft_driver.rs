@@ -8,16 +8,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use api::raft_request::{self, Command};
 use apply::Rejection;
-use node::{Body, ConfState, DropReason, Effect, Index, Input, Message, Node, NodeId, Status};
+use node::{Body, DropReason, Effect, Index, Letters, Message, Node, NodeId, Pump, RoleKind, Status};
 use parking_lot::Mutex;
 
 use crate::apply_thread::ApplyJob;
 use crate::error::Error;
-use crate::inbox::{Done, Letters, OfPeer, message_size};
 use crate::member::Member;
 use crate::proposal::{Answer, RequestId};
 use crate::wal_thread::WalJob;
@@ -30,58 +28,10 @@ pub(crate) struct Driver {
 }
 
 struct Core {
-    node: Node,
+    pump: Pump,
     letters: Letters,
     effects: Vec<Effect>,
     outgoing: Vec<Message>,
-    applied: Index,
-    start: Start,
-    held: Held,
-}
-
-/// Proposals of other members that came while nobody would take them: the leader hands over, or has
-/// just been lost. Raft would drop them, and their clients would wait in vain; a message that is late
-/// does no harm.
-#[derive(Default)]
-struct Held {
-    messages: Vec<Message>,
-    bytes: usize,
-    since: Option<Instant>,
-}
-
-/// How much of them is held, in bytes, and for how long at the most: clients have given up by then.
-const MAX_HELD_BYTES: usize = 16 << 20;
-const MAX_HELD: Duration = Duration::from_secs(5);
-
-impl Held {
-    fn keep(&mut self, message: Message) {
-        let size = message_size(&message);
-        if self.bytes + size <= MAX_HELD_BYTES {
-            self.bytes += size;
-            self.since.get_or_insert_with(Instant::now);
-            self.messages.push(message);
-        }
-    }
-
-    /// Gives raft what was held, as if it came from here: whoever sent it may be the leader by now.
-    fn release(&mut self, node: &mut Node, effects: &mut Vec<Effect>) {
-        if self.since.is_some_and(|since| since.elapsed() > MAX_HELD) {
-            *self = Self::default();
-        } else if !self.messages.is_empty() && node.takes_proposals() {
-            for message in std::mem::take(self).messages {
-                let message = Message { from: message.to, ..message };
-                node.handle(Input::Receive(message), effects);
-            }
-        }
-    }
-}
-
-/// Whether this member votes alone, and so need not wait for an election timeout.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Start {
-    /// Known once the last configuration entry that the log held at the start is applied.
-    KnownAt(Index),
-    Over,
 }
 
 /// Marks the driver as broken when a panic passes by.
@@ -100,13 +50,10 @@ impl Driver {
     /// committed configuration entry is `configured`.
     pub(crate) fn new(node: Node, applied: Index, configured: Index) -> Self {
         let core = Core {
-            node,
+            pump: Pump::new(node, applied, configured),
             letters: Letters::default(),
             effects: Vec::new(),
             outgoing: Vec::new(),
-            applied,
-            start: Start::KnownAt(configured),
-            held: Held::default(),
         };
         Self { core: Mutex::new(core), broken: AtomicBool::new(false) }
     }
@@ -125,7 +72,7 @@ impl Driver {
 
     /// A picture of raft. Waits for a turn that is under way, and so must not be called in one.
     pub(crate) fn status(&self, member: &Arc<Member>) -> Status {
-        let status = self.core.lock().node.status();
+        let status = self.core.lock().pump.status();
         // What was posted meanwhile was left to whoever held the lock.
         self.drive(member);
         status
@@ -134,98 +81,15 @@ impl Driver {
 
 impl Core {
     fn turn(&mut self, member: &Arc<Member>) {
-        let Self { node, letters, effects, outgoing, applied, start, held } = self;
+        let Self { pump, letters, effects, outgoing } = self;
         member.inbox().take(letters);
-        if let Some(index) = hand_over(letters, node, held, effects) {
-            *applied = index;
-        }
-        held.release(node, effects);
-        if matches!(start, Start::KnownAt(index) if *index <= *applied) {
-            *start = Start::Over;
-            if votes_alone(node.conf_state(), member.id()) {
-                node.handle(Input::Campaign, effects);
-            }
-        }
-        // Whoever leads no more must not find itself confirmed by what follows in the same turn (L2).
-        for effect in effects.iter() {
-            if let Effect::SoftState { leader, role, term } = effect {
-                member.leadership_changed(*term, *leader, *role == node::RoleKind::Leader);
-            }
-        }
+        pump.turn(letters, member.now(), effects);
         for effect in effects.drain(..) {
             carry_out(member, effect, outgoing);
         }
         if !outgoing.is_empty() {
             send(member, outgoing);
         }
-    }
-}
-
-/// Acknowledgements first, then what others say, so that what was waiting before a pause is seen
-/// before time is judged to have run out; but what tells of a pause comes before everything (R21).
-/// How far the machine has applied, if that is news.
-fn hand_over(
-    letters: &mut Letters,
-    node: &mut Node,
-    held: &mut Held,
-    effects: &mut Vec<Effect>,
-) -> Option<Index> {
-    let mut applied = None;
-    if std::mem::take(&mut letters.stalled) {
-        node.handle(Input::Stalled, effects);
-    }
-    for done in letters.done.drain(..) {
-        node.handle(
-            match done {
-                Done::Configured(change) => Input::ApplyConfChange(change),
-                Done::Applied(index) | Done::Installed(index) => {
-                    applied = Some(index);
-                    Input::Applied(index)
-                }
-            },
-            effects,
-        );
-    }
-    if let Some(id) = letters.persisted.take() {
-        node.handle(Input::Persisted(id), effects);
-    }
-    letters.message_bytes = 0;
-    for message in letters.messages.drain(..) {
-        if matches!(message.body, Body::Propose { .. }) && !node.takes_proposals() {
-            held.keep(message);
-        } else {
-            node.handle(Input::Receive(message), effects);
-        }
-    }
-    for news in letters.peers.drain(..) {
-        node.handle(of_peer(news), effects);
-    }
-    for _ in 0..std::mem::take(&mut letters.ticks) {
-        node.handle(Input::Tick, effects);
-    }
-    if let Some(to) = letters.transfer.take() {
-        node.handle(Input::TransferLeader(to), effects);
-    }
-    letters.bytes = 0;
-    if !letters.proposals.is_empty() {
-        node.handle(Input::Propose(std::mem::take(&mut letters.proposals)), effects);
-    }
-    for id in letters.reads.drain(..) {
-        node.handle(Input::ReadIndex(id), effects);
-    }
-    letters.settle();
-    applied
-}
-
-fn of_peer(news: OfPeer) -> Input {
-    match news {
-        OfPeer::LogRead { read, after_term, entries } => {
-            Input::LogRead { to: read.to, after: read.after, after_term, entries }
-        }
-        OfPeer::Snapshot { to, snapshot } => Input::Snapshot { to, snapshot },
-        OfPeer::SnapshotSent { to, arrived } => Input::SnapshotSent { to, arrived },
-        OfPeer::Unreachable(id) => Input::Unreachable(id),
-        OfPeer::Gone(id) => Input::LeaderGone(id),
     }
 }
 
@@ -251,15 +115,13 @@ fn carry_out(member: &Arc<Member>, effect: Effect, outgoing: &mut Vec<Message>) 
         Effect::ReadLog(read) => member.log_reads().push(read),
         Effect::MakeSnapshot { to } => member.snapshots().make(member, to),
         // The machine knows who is a member: it has told raft.
-        Effect::Configured(conf_state) => member.raft().set_alone(votes_alone(&conf_state, member.id())),
-        // Done before all others.
-        Effect::SoftState { .. } => {}
+        Effect::Configured(conf_state) => {
+            member.raft().set_alone(node::votes_alone(&conf_state, NodeId(member.id())));
+        }
+        Effect::SoftState { leader, role, term } => {
+            member.leadership_changed(term, leader, role == RoleKind::Leader);
+        }
     }
-}
-
-/// Whether nobody else has a vote.
-pub(crate) fn votes_alone(conf_state: &ConfState, id: u64) -> bool {
-    conf_state.voters == [NodeId(id)] && conf_state.voters_outgoing.is_empty()
 }
 
 /// All messages of a turn leave together; a snapshot takes its body along.

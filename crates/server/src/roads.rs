@@ -5,11 +5,11 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use apply::{Cluster, Member as Other};
+use node::OfPeer;
 use peer::{Events, Measured, Peers, Settings};
 use raft::{Message, NodeId};
 use tokio::sync::mpsc;
 
-use crate::inbox::OfPeer;
 use crate::member::Member;
 use crate::metrics::ETCD_VERSION;
 use crate::run::ThreadFailure;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use api::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 use api::raft_request::Command;
+use node::NodeId;
 use tokio::sync::mpsc;
 use wal::Guard;
 
@@ -19,7 +20,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::member::{Made, Member};
 use crate::proposal::RequestId;
-use crate::raft_driver::{self, Driver};
+use crate::raft_driver::Driver;
 use crate::shard::Shard;
 use crate::{apply_thread, clock_thread, compactor, flusher, log_reader, roads, versions, wal_thread};
 
@@ -75,7 +76,7 @@ impl Server {
             new = parts.new,
             "opened data directory"
         );
-        let alone = raft_driver::votes_alone(node.conf_state(), id);
+        let alone = node::votes_alone(node.conf_state(), NodeId(id));
         let forced = config.force_new_cluster;
         let made = Made { id, cluster_id, backend, shared, driver: Driver::new(node, applied, configured) };
         let member = Arc::new(Member::new(config, made));

@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use apply::snapshot;
+use node::OfPeer;
 use parking_lot::Mutex;
 use raft::{Body, Index, Message, NodeId, Snapshot};
 
-use crate::inbox::OfPeer;
 use crate::member::Member;
 
 /// States that may lie in files to be sent at once, each as large as the store. Who has to wait for

@@ -28,6 +28,7 @@
 //! | file | what |
 //! |---|---|
 //! | `disk` | the false disk: calls, what is durable, failures on demand |
+//! | `file` | its files, as the log and the store see them |
 //! | `crash` | from a record of calls to the images a crash can leave |
 //! | `member` | WAL, node, machine and backend, driven as the server's threads do |
 //! | `workload` | seeded commands |
@@ -44,6 +45,7 @@ pub mod cluster;
 pub mod core;
 pub mod crash;
 pub mod disk;
+pub mod file;
 pub mod linearizability;
 pub mod member;
 pub mod model;

@@ -158,7 +158,7 @@ pub(crate) fn digest(bytes: &[u8], seed: u64) -> u64 {
 }
 
 fn entry_hash(entry: &Entry) -> u64 {
-    digest(&entry.data, entry.term.0 << 2 | entry.kind as u64)
+    digest(&entry.data, entry.term.0 << 2 | u64::from(entry.kind.number()))
 }
 
 impl Checks {

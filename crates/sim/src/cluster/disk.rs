@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::file::{self, File};
 use crate::random::Random;
 
 const SECTOR: u64 = 512;
@@ -225,7 +226,7 @@ impl Disk {
     }
 
     /// Opens a file, making it durable and empty first if it is not there.
-    pub(crate) fn storage(&self, path: &Path) -> File {
+    pub(crate) fn storage(&self, path: &Path) -> File<Handle> {
         let mut state = self.state.lock();
         let inode = match state.names.get(path) {
             Some(&inode) => inode,
@@ -236,7 +237,7 @@ impl Disk {
                 inode
             }
         };
-        File { disk: self.clone(), inode, of_log: false }
+        File(Handle { disk: self.clone(), inode, of_log: false })
     }
 
     /// The whole of a file, if there is one of that name.
@@ -308,20 +309,20 @@ impl State {
 
 /// An open file.
 #[derive(Clone)]
-pub(crate) struct File {
+pub(crate) struct Handle {
     disk: Disk,
     inode: Inode,
     of_log: bool,
 }
 
-impl fmt::Debug for File {
+impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("File").field("inode", &self.inode).finish_non_exhaustive()
+        f.debug_struct("Handle").field("inode", &self.inode).finish_non_exhaustive()
     }
 }
 
-impl File {
-    fn len(&self) -> io::Result<u64> {
+impl file::Handle for Handle {
+    fn size(&self) -> io::Result<u64> {
         let state = self.disk.state.lock();
         state.alive(self.disk.process)?;
         Ok(state.files.get(&self.inode).map_or(0, |file| file.data.len() as u64))
@@ -383,58 +384,6 @@ impl File {
     }
 }
 
-impl wal::DiskFile for File {
-    fn size(&self) -> io::Result<u64> {
-        self.len()
-    }
-
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.read(offset, buf)
-    }
-
-    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.write(offset, buf)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.sync()
-    }
-
-    fn allocate(&self, size: u64) -> io::Result<()> {
-        if size > self.len()? { self.set_size(size) } else { Ok(()) }
-    }
-
-    fn set_len(&self, size: u64) -> io::Result<()> {
-        self.set_size(size)
-    }
-
-    fn claim(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl redb::StorageBackend for File {
-    fn len(&self) -> io::Result<u64> {
-        File::len(self)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        File::read(self, offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.set_size(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.sync()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        File::write(self, offset, data)
-    }
-}
-
 /// Lets go of a directory when dropped.
 struct Claim {
     disk: Disk,
@@ -472,14 +421,14 @@ impl wal::Disk for Disk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let inode = state.create(path);
-        Ok(Box::new(File { disk: self.clone(), inode, of_log: true }))
+        Ok(Box::new(File(Handle { disk: self.clone(), inode, of_log: true })))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn wal::DiskFile>> {
         let state = self.state.lock();
         state.alive(self.process)?;
         let inode = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(File { disk: self.clone(), inode, of_log: true }))
+        Ok(Box::new(File(Handle { disk: self.clone(), inode, of_log: true })))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

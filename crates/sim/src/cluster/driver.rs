@@ -1,12 +1,12 @@
-//! Letters in, effects out: a mirror of `server/raft_driver.rs` and `server/leadership.rs`.
+//! What becomes of a node's effects: a mirror of `server/raft_driver.rs` and `server/leadership.rs`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use node::{Effect, Input, NodeId, RoleKind};
+use node::{Effect, NodeId, OfPeer, RoleKind};
 use raft::{Body, DropReason, Index, Message, Term};
 
 use super::checks::ensure;
-use super::inbox::OfPeer;
 use super::member::{ApplyJob, Context, Done, Local, Member, WalJob, What};
 use super::plan::MILLISECOND;
 use super::requests::Told;
@@ -30,23 +30,16 @@ impl Member {
     pub(crate) fn turn(&mut self, cx: &mut Context<'_>) -> Done {
         self.turn_is_due = false;
         loop {
-            self.letters.proposals.append(&mut self.outbox);
-            if let Some(round) = self.reads.start(cx.now()) {
-                self.letters.reads.push(raft::ReadId(round));
+            ensure!(self.letters.propose(&mut self.outbox), "more waits for raft than clients can ask for");
+            let now = self.now(cx);
+            if let Some(round) = self.reads.start(0, now) {
+                self.letters.read(round);
             }
             if self.letters.is_empty() {
                 return Ok(());
             }
             let mut effects = std::mem::take(&mut self.effects);
-            if let Some(index) = self.letters.hand_over(&mut self.node, &mut effects) {
-                self.told_applied = index.0;
-            }
-            if self.configured.is_some_and(|index| index.0 <= self.told_applied) {
-                self.configured = None;
-                if self.node.conf_state().voters == [NodeId(self.id)] {
-                    self.node.handle(Input::Campaign, &mut effects);
-                }
-            }
+            self.pump.turn(&mut self.letters, now, &mut effects);
             for effect in effects.drain(..) {
                 self.carry_out(effect, cx)?;
             }
@@ -57,7 +50,7 @@ impl Member {
 
     /// A leader commits by counting entries of its own term, and nothing else (5.4.2).
     fn has_committed(&mut self) -> Done {
-        let commit = self.node.hard_state().commit.0;
+        let commit = self.pump.node().hard_state().commit.0;
         if self.leading && commit > self.committed && self.committed > 0 {
             let term = self.log.term(commit);
             ensure!(
@@ -89,8 +82,8 @@ impl Member {
                 self.apply_queue.push_back(ApplyJob::Entries(entries.into()));
                 self.begin_to_apply(cx);
             }
-            Effect::ReadReady { id, index } => self.confirm_read(id.0, index, cx)?,
-            Effect::ReadDropped { id } => drop(self.reads.finish(id.0, false)),
+            Effect::ReadReady { id, index } => self.confirm_read(id, index, cx)?,
+            Effect::ReadDropped { id } => drop(self.reads.finish(id, false)),
             Effect::Dropped { id, reason } => self.dropped(id, reason, cx),
             Effect::ReadLog(read) => {
                 let delay = cx.random.below(2 * MILLISECOND) + cx.slow_disk;
@@ -118,7 +111,7 @@ impl Member {
             let made = self.bodies.remove(&to.0).filter(|(index, _)| *index == snapshot.meta.index);
             let Some((_, body)) = made else {
                 let news = OfPeer::SnapshotSent { to, arrived: false };
-                return self.letters.peers.push(news);
+                return self.letters.of_peer(news);
             };
             let [first, _] = cx.network.send(self.who.0, slot, cx.now(), cx.random);
             let slow = cx.random.below(200 * MILLISECOND);
@@ -191,14 +184,15 @@ impl Member {
         }
         (self.term, self.leader, self.leading) = (term.0, leader, leading);
         if changed && leader != 0 {
-            self.ask_again();
+            self.ask_again(cx);
         }
         Ok(())
     }
 
     /// Proposes again what entered nobody's log (A9: only such), and asks again for a round of reads.
-    pub(crate) fn ask_again(&mut self) {
-        self.reads.give_up();
+    pub(crate) fn ask_again(&mut self, cx: &Context<'_>) {
+        self.reads.resume();
+        self.reads.give_up(self.now(cx), Duration::ZERO);
         // A9, planted: proposed-twice.
         if planted::is("proposed-twice") {
             self.postponed = self.waiters.keys().copied().collect();
@@ -220,7 +214,7 @@ impl Member {
             }
             return Ok(());
         }
-        self.letters.messages.push(message);
+        self.letters.receive([message]);
         self.drive(cx)
     }
 

@@ -9,20 +9,20 @@ use std::time::Duration;
 use api::raftpb::ConfChangeType;
 use apply::{Machine, Shared};
 use backend::{Backend, Storage, Target};
-use node::{Effect, Node, Persist, PersistId, Proposal, Restored};
+use node::{Effect, Letters, Node, Persist, PersistId, Proposal, Pump, Restored, Rounds};
 use prost::Message as _;
-use raft::{Entry, EntryKind, HardState, Index, LogRead, Message, NodeId, Snapshot, SnapshotMeta, Term};
+use raft::{
+    Entry, EntryKind, HardState, Index, LogRead, Message, NodeId, ReadId, Snapshot, SnapshotMeta, Term,
+};
 use wal::{LogReader, Wal};
 use watch::Hub;
 
 use super::checks::{Checks, LogMirror, Violation, ensure};
 use super::disk::Disk;
-use super::inbox::Letters;
 use super::network::Network;
 use super::plan::{Plan, Tally, Time};
 use super::queue::Queue;
-use super::reads::Reads;
-use super::requests::{Ask, Token, Told, Waiter};
+use super::requests::{AfterRead, Ask, Token, Told, Waiter};
 use crate::random::Random;
 
 /// Which machine, and which start of its process.
@@ -202,7 +202,7 @@ pub(crate) struct Member {
     pub(crate) clock: Clock,
     pub(crate) wal: Wal,
     pub(crate) log_reader: LogReader,
-    pub(crate) node: Node,
+    pub(crate) pump: Pump,
     pub(crate) machine: Machine,
     pub(crate) shared: Shared,
     pub(crate) backend: Backend,
@@ -211,12 +211,9 @@ pub(crate) struct Member {
     pub(crate) letters: Letters,
     pub(crate) effects: Vec<Effect>,
     pub(crate) turn_is_due: bool,
-    /// Once this is applied, a lone voter need not wait for silence.
-    pub(crate) configured: Option<Index>,
     pub(crate) term: u64,
     pub(crate) leader: u64,
     pub(crate) leading: bool,
-    pub(crate) told_applied: u64,
     /// The commit index after the last turn.
     pub(crate) committed: u64,
     pub(crate) last_tick: Time,
@@ -240,8 +237,8 @@ pub(crate) struct Member {
     pub(crate) waiters: BTreeMap<u64, Waiter>,
     pub(crate) postponed: Vec<u64>,
     pub(crate) outbox: Vec<Proposal>,
-    pub(crate) reads: Reads,
-    pub(crate) waiting_reads: Vec<(Index, u64)>,
+    pub(crate) reads: Rounds<AfterRead>,
+    pub(crate) waiting_reads: Vec<(Index, ReadId)>,
     pub(crate) read_revision: i64,
 }
 
@@ -386,7 +383,7 @@ impl Member {
             clock,
             log_reader: wal.reader(),
             wal,
-            node,
+            pump: Pump::new(node, applied, configured.unwrap_or_default()),
             machine,
             hub: Hub::with_options(revision, hub_options(plan, cx.random)),
             shared,
@@ -395,11 +392,9 @@ impl Member {
             letters: Letters::default(),
             effects: Vec::new(),
             turn_is_due: false,
-            configured: Some(configured.unwrap_or_default()),
             term: 0,
             leader: 0,
             leading: false,
-            told_applied: index,
             committed: 0,
             last_tick: clock.read(cx.now()),
             log,
@@ -418,7 +413,7 @@ impl Member {
             waiters: BTreeMap::new(),
             postponed: Vec::new(),
             outbox: Vec::new(),
-            reads: Reads::default(),
+            reads: Rounds::default(),
             waiting_reads: Vec::new(),
             read_revision: 0,
         })

@@ -40,7 +40,7 @@
 //! |---|---|
 //! | `plan` | what a seed decides |
 //! | `world` | events and who they are for |
-//! | `member`, `driver`, `inbox`, `threads`, `requests`, `reads` | a member; mirrors of the server's files |
+//! | `member`, `driver`, `threads`, `requests` | a member; mirrors of the server's files |
 //! | `disk`, `network`, `queue` | what is false |
 //! | `faults` | misfortunes |
 //! | `clients`, `lessees`, `watchers` | who uses the cluster |
@@ -52,14 +52,12 @@ mod clients;
 mod disk;
 mod driver;
 mod faults;
-mod inbox;
 mod lessees;
 pub mod many;
 mod member;
 mod network;
 mod plan;
 mod queue;
-mod reads;
 mod requests;
 mod threads;
 mod watchers;

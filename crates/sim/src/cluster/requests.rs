@@ -11,7 +11,7 @@ use lease::{Epoch, LeaseId, Renewal};
 use mvcc::{KeyRange, RangeQuery};
 use node::Proposal;
 use prost::Message as _;
-use raft::{EntryKind, Index, NodeId};
+use raft::{EntryKind, Index, NodeId, ReadId};
 
 use super::checks::ensure;
 use super::member::{Context, Done, Local, Member};
@@ -87,16 +87,16 @@ impl Member {
             Ask::Compact(request) => self.propose(token, None, &request),
             Ask::Grant(request) => self.propose(token, None, &request),
             Ask::Revoke(request) => self.propose(token, None, &request),
-            Ask::Range(range) => self.reads.join(AfterRead::Range(token, range)),
+            Ask::Range(range) => self.join(AfterRead::Range(token, range), cx),
             Ask::Serializable(range) => return self.read_locally(token, range, cx),
             Ask::Renew(id) => self.renew(token, id, cx),
             Ask::Change(change) => self.propose_change(token, change),
             Ask::Promote(id) => match self.leading {
-                true => self.reads.join(AfterRead::Promote(token, id)),
+                true => self.join(AfterRead::Promote(token, id), cx),
                 false => self.answer(token, Told::NotLeader(self.leader), cx),
             },
             Ask::Transfer(to) => {
-                self.letters.transfer = Some(NodeId(to));
+                self.letters.transfer(NodeId(to));
                 self.answer(token, Told::Refused, cx);
             }
         }
@@ -136,8 +136,14 @@ impl Member {
         Ok(())
     }
 
+    /// Waits for the next round of reads.
+    fn join(&mut self, reader: AfterRead, cx: &Context<'_>) {
+        let now = self.now(cx);
+        self.reads.join(reader, now);
+    }
+
     /// A quorum has confirmed a read round: it may go on once `index` is applied.
-    pub(crate) fn confirm_read(&mut self, id: u64, index: Index, cx: &mut Context<'_>) -> Done {
+    pub(crate) fn confirm_read(&mut self, id: ReadId, index: Index, cx: &mut Context<'_>) -> Done {
         if self.machine.applied().0 >= index {
             return self.read_all(id, cx);
         }
@@ -147,12 +153,12 @@ impl Member {
 
     /// Lets the rounds go that waited for `applied`.
     pub(crate) fn release_reads(&mut self, applied: Index, cx: &mut Context<'_>) -> Done {
-        let ready: Vec<u64> =
+        let ready: Vec<ReadId> =
             self.waiting_reads.extract_if(.., |(index, _)| *index <= applied).map(|(_, id)| id).collect();
         ready.into_iter().try_for_each(|id| self.read_all(id, cx))
     }
 
-    fn read_all(&mut self, id: u64, cx: &mut Context<'_>) -> Done {
+    fn read_all(&mut self, id: ReadId, cx: &mut Context<'_>) -> Done {
         for reader in self.reads.finish(id, true) {
             match reader {
                 AfterRead::Range(token, range) => {
@@ -189,7 +195,7 @@ impl Member {
         match epoch {
             // L2, planted: renew-without-round.
             Some(epoch) if planted::is("renew-without-round") => self.renew_now(token, id, epoch, cx),
-            Some(epoch) => self.reads.join(AfterRead::Renew(token, id, epoch)),
+            Some(epoch) => self.join(AfterRead::Renew(token, id, epoch), cx),
             None => self.answer(token, Told::NotLeader(self.leader), cx),
         }
     }
@@ -213,7 +219,7 @@ impl Member {
 
     /// Gives a learner its vote if it has nearly all of this leader's log (E2).
     fn promote(&mut self, token: Token, id: u64, cx: &mut Context<'_>) {
-        let status = self.node.status();
+        let status = self.pump.status();
         let keeps_up = status.peers.iter().any(|peer| {
             peer.id.0 == id && peer.learner && peer.active && peer.matched.0 * 10 >= status.stable.0 * 9
         });

@@ -8,16 +8,14 @@ use std::time::Duration;
 
 use api::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use api::raft_request::{self, Command};
-use node::{NodeId, Proposal};
+use node::{NodeId, OfPeer, Proposal, Rounds};
 use raft::{ConfChangeV2, Entry, EntryKind, Index, LogRead, Snapshot, SnapshotMeta, Term};
 use watch::Batch;
 
 use super::checks::ensure;
-use super::inbox;
-use super::inbox::OfPeer;
 use super::member::{ApplyJob, Context, Done, Local, Member, WalJob, Writing, body_path, target};
 use super::plan::{Fault, MILLISECOND, Time};
-use super::requests::Told;
+use super::requests::{AfterRead, Told};
 
 /// How often the flusher looks.
 const LOOK: Time = 500 * MILLISECOND;
@@ -31,7 +29,7 @@ impl Member {
         let soon = cx.random.below(LOOK);
         self.after(cx, soon, Local::Compact);
         // What the log holds is applied, and a lone voter leads, without waiting for the first tick.
-        self.letters.ticks += 1;
+        self.letters.tick(false);
         self.turn(cx)
     }
 
@@ -82,7 +80,7 @@ impl Member {
         }
         cx.note(&[5, self.id, last.map_or(0, |id| id.0)]);
         if let Some(id) = last {
-            self.letters.persisted = Some(id);
+            self.letters.persisted(id);
             self.drive(cx)?;
         }
         if let Some(index) = release {
@@ -96,7 +94,7 @@ impl Member {
         let (after_term, entries) =
             self.log_reader.read(read.after, read.upto, read.bytes)?.unwrap_or_default();
         cx.note(&[6, self.id, read.after.0, entries.len() as u64]);
-        self.letters.peers.push(OfPeer::LogRead { read, after_term, entries });
+        self.letters.of_peer(OfPeer::LogRead { read, after_term, entries });
         self.drive(cx)
     }
 
@@ -149,7 +147,7 @@ impl Member {
                 events.extend(committed.1);
             }
             if let Some(change) = applied.conf_change {
-                configurations.push(inbox::Done::Configured(ConfChangeV2::from(change)));
+                configurations.push(ConfChangeV2::from(change));
                 cx.checks.configures(self.id, entry.index.0, self.machine.conf_state())?;
             }
             leases |= is_about_leases(&entry.data);
@@ -165,8 +163,7 @@ impl Member {
         }
         self.release_reads(last, cx)?;
         let reconfigured = !configurations.is_empty();
-        self.letters.done.append(&mut configurations);
-        self.letters.done.push(inbox::Done::Applied(last));
+        self.letters.applied(last, &mut configurations);
         if reconfigured {
             let cluster = self.shared.cluster.get();
             if cluster.removed.contains(&self.id) {
@@ -204,7 +201,7 @@ impl Member {
         cx.checks.carries(self.id, meta.index.0, self.machine.conf_state())?;
         let revision = installed.revision;
         cx.checks.compare_hash(self.id, &self.shared.store, revision)?;
-        self.letters.done.push(inbox::Done::Installed(meta.index));
+        self.letters.installed(meta.index);
         // V3, planted: install-unannounced.
         if !planted::is("install-unannounced") {
             self.hub.skip_to(installed.revision);
@@ -267,7 +264,7 @@ impl Member {
         self.bodies.insert(to.0, (meta.index, Arc::new(body)));
         let snapshot = Snapshot { meta, data: Arc::from([]) };
         // Handed over after what the machine has done: raft knows by then that it is applied.
-        self.letters.peers.push(OfPeer::Snapshot { to, snapshot });
+        self.letters.of_peer(OfPeer::Snapshot { to, snapshot });
         self.turn(cx)
     }
 
@@ -278,9 +275,9 @@ impl Member {
         let waited = now - self.last_tick;
         self.last_tick = now;
         // However many ticks were missed, they count as one (R21).
-        self.letters.ticks = 1;
-        self.letters.stalled |= waited > cx.plan.election_timeout();
-        self.reads.sweep(cx.now());
+        self.letters.tick(waited > cx.plan.election_timeout());
+        self.reads.resume();
+        self.reads.give_up(self.now(cx), Rounds::<AfterRead>::LOST);
         if self.leader != 0 && !self.postponed.is_empty() {
             for id in std::mem::take(&mut self.postponed) {
                 self.outbox.extend(self.waiters.get(&id).map(|waiter| waiter.proposal.clone()));

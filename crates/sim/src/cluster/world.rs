@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use node::OfPeer;
+
 use super::checks::{Checked, Checks, Violation, ensure};
 use super::clients;
 use super::disk::Disk;
@@ -80,7 +82,6 @@ pub(crate) struct World {
     /// Machines that stay away when everything is mended: a minority.
     pub(crate) away: BTreeSet<usize>,
     pub(crate) reliefs: Vec<super::faults::Relief>,
-    woken: Vec<watch::StreamId>,
     /// Members waiting to be started once the cluster has agreed to them, by step of the admin.
     pub(crate) additions: BTreeMap<u64, usize>,
     pub(crate) admin_step: u64,
@@ -152,7 +153,6 @@ impl World {
             closed: false,
             away: BTreeSet::new(),
             reliefs: Vec::new(),
-            woken: Vec::new(),
             additions: BTreeMap::new(),
             admin_step: 0,
             slots,
@@ -246,16 +246,12 @@ impl World {
 
     // ---- members ----------------------------------------------------------------------------
 
-    /// Lets a member do something, and carries on if its disk fails over it.
-    pub(crate) fn with(
-        &mut self,
-        machine: usize,
-        act: impl FnOnce(&mut Member, &mut Context<'_>) -> Done,
-    ) -> Checked {
+    /// The machines, and what the member on one of them has around it.
+    fn split(&mut self, machine: usize) -> (&mut Vec<Slot>, Context<'_>) {
         let World { plan, queue, random, network, checks, tally, trace, slots, machines, starts, .. } = self;
-        let slot = &mut slots[machine];
-        let Some(member) = &mut slot.member else { return Ok(()) };
-        let mut cx = Context {
+        let Slot { slow_disk, slow_apply, .. } = slots[machine];
+        let lost_answers = self.lost_answers;
+        let cx = Context {
             plan,
             queue,
             random,
@@ -265,14 +261,26 @@ impl World {
             machines,
             starts,
             trace,
-            slow_disk: slot.slow_disk,
-            slow_apply: slot.slow_apply,
-            lost_answers: self.lost_answers,
+            slow_disk,
+            slow_apply,
+            lost_answers,
         };
+        (slots, cx)
+    }
+
+    /// Lets a member do something, and carries on if its disk fails over it.
+    pub(crate) fn with(
+        &mut self,
+        machine: usize,
+        act: impl FnOnce(&mut Member, &mut Context<'_>) -> Done,
+    ) -> Checked {
+        let (slots, mut cx) = self.split(machine);
+        let Some(member) = &mut slots[machine].member else { return Ok(()) };
         let result = act(member, &mut cx);
-        member.hub.take_woken(&mut self.woken);
+        let mut woken = Vec::new();
+        member.hub.take_woken(&mut woken);
         let who = member.who;
-        for stream in self.woken.drain(..) {
+        for stream in woken {
             let watcher = self.watchers.iter_mut().position(|one| one.at == Some((who, stream)));
             if let Some(number) = watcher {
                 let delay = self.random.below(3 * MILLISECOND);
@@ -318,15 +326,15 @@ impl World {
             Local::Message(message) => member.receive(*message, cx),
             Local::SnapshotBody(message, body) => member.receive_snapshot(*message, &body, cx),
             Local::SnapshotSent(to, arrived) => {
-                member.letters.peers.push(super::inbox::OfPeer::SnapshotSent { to, arrived });
+                member.letters.of_peer(OfPeer::SnapshotSent { to, arrived });
                 member.drive(cx)
             }
             Local::Gone(id) => {
-                member.letters.peers.push(super::inbox::OfPeer::Gone(id));
+                member.letters.of_peer(OfPeer::Gone(id));
                 member.drive(cx)
             }
             Local::Unreachable(id) => {
-                member.letters.peers.push(super::inbox::OfPeer::Unreachable(id));
+                member.letters.of_peer(OfPeer::Unreachable(id));
                 member.drive(cx)
             }
             Local::Ask(token, ask) => member.ask(token, *ask, cx),
@@ -400,21 +408,7 @@ impl World {
         let who = (machine, self.starts[machine]);
         let clock = Clock::new(self.queue.now, slot.fast);
         let touched = slot.touched.take();
-        let World { plan, queue, random, network, checks, tally, trace, slots, machines, starts, .. } = self;
-        let mut cx = Context {
-            plan,
-            queue,
-            random,
-            network,
-            checks,
-            tally,
-            machines,
-            starts,
-            trace,
-            slow_disk: 0,
-            slow_apply: 0,
-            lost_answers: 0,
-        };
+        let (slots, mut cx) = self.split(machine);
         match Member::start(disk, who, &identity, clock, touched, &mut cx) {
             Ok(member) => {
                 let removed = member.shared.cluster.get().removed.contains(&identity.id);
@@ -636,10 +630,14 @@ impl World {
             }
             // Where raft has been told what is applied, it goes by the machine's configuration (E1).
             if let Some(member) = &slot.member
-                && member.told_applied == member.machine.applied().0.0
-                && member.log.begin() <= member.told_applied
+                && member.pump.applied() == member.machine.applied().0
+                && member.log.begin() <= member.pump.applied().0
             {
-                super::checks::agree(member.id, member.node.conf_state(), member.machine.conf_state())?;
+                super::checks::agree(
+                    member.id,
+                    member.pump.node().conf_state(),
+                    member.machine.conf_state(),
+                )?;
             }
         }
         // Watchers whose member went away come back; those that are idle look.
@@ -687,7 +685,7 @@ impl World {
     fn picture(&self) -> String {
         let members = self.slots.iter().filter_map(|slot| slot.member.as_deref());
         let lines = members.map(|member| {
-            let status = member.node.status();
+            let status = member.pump.status();
             format!(
                 "\n  member {}: {:?} in term {}, leader {:?}, last {}, commit {}, applied {}, {:?}",
                 member.id,

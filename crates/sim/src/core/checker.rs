@@ -10,7 +10,7 @@ use super::world::ELECTION;
 /// The digest after one more entry.
 pub(crate) fn digest(before: u64, entry: &Entry) -> u64 {
     let mut hash = before ^ entry.index.0.rotate_left(17) ^ entry.term.0.rotate_left(40);
-    for byte in entry.data.iter().chain(&[entry.kind as u8]) {
+    for byte in entry.data.iter().chain(&[entry.kind.number()]) {
         hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     }
     hash
