@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peer::{Events, Peers, Settings};
+use peer::{Events, Peers, Receipt, Settings};
 use raft::{Body, Entry, EntryKind, Index, Message, NodeId, Term};
 use tokio::sync::mpsc;
 
@@ -67,7 +67,7 @@ impl Events for Echo {
         }
         self.peers.get().unwrap().send(answers);
     }
-    fn receive_snapshot(&self, _: Message, _: PathBuf) {}
+    fn receive_snapshot(&self, _: Message, _: PathBuf, _: Receipt) {}
     fn is_removed(&self, _: u64) -> bool {
         false
     }

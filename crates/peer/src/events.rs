@@ -4,6 +4,30 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use raft::Message;
+use tokio::sync::oneshot;
+
+/// How the sender of a database is told what has become of it here. Dropped without a word, it says that
+/// the database was not taken.
+#[derive(Debug)]
+pub struct Receipt(oneshot::Sender<Result<(), String>>);
+
+impl Receipt {
+    pub(crate) fn new() -> (Self, oneshot::Receiver<Result<(), String>>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self(sender), receiver)
+    }
+
+    /// Raft has it.
+    pub fn taken(self) {
+        // The sender may have given up.
+        let _ = self.0.send(Ok(()));
+    }
+
+    /// It is of no use; why.
+    pub fn refused(self, why: impl Into<String>) {
+        let _ = self.0.send(Err(why.into()));
+    }
+}
 
 /// The member, as its peers see it. Everything is called on the thread "peers" and must not block:
 /// while it runs, nothing is read from and nothing is written to any peer.
@@ -13,9 +37,10 @@ pub trait Events: Send + Sync + 'static {
     fn receive(&self, messages: &mut Vec<Message>);
 
     /// A [`raft::Body::Snapshot`] whose database lies whole and synced at `file`, that is
-    /// `snapshot_dir/{index:016x}.snap.db`. The file is the callee's from now on. The sender is told
-    /// that it has arrived when this returns.
-    fn receive_snapshot(&self, message: Message, file: PathBuf);
+    /// `snapshot_dir/{index:016x}.snap.db`. The file is the callee's from now on. The sender waits for
+    /// the receipt, and goes on from there: it must not be given before raft has the message, or what is
+    /// sent next finds a log that has never heard of it, and another database is sent.
+    fn receive_snapshot(&self, message: Message, file: PathBuf, receipt: Receipt);
 
     /// Whether this member was part of the cluster and is so no more.
     fn is_removed(&self, id: u64) -> bool;

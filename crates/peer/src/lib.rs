@@ -103,7 +103,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::hub::Hub;
 
-pub use events::{Events, Measured};
+pub use events::{Events, Measured, Receipt};
 pub use settings::Settings;
 
 /// A request to the peer port that is not raft's, and where its answer goes.

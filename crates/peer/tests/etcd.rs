@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use common::{PATIENCE, message, until};
 use http::HeaderValue;
 use node::{Effect, Input, Node};
-use peer::{Events, Measured, Peers, Settings, client};
+use peer::{Events, Measured, Peers, Receipt, Settings, client};
 use raft::{
     Body, ConfState, Config, Context, Entry, HardState, Index, Message, NodeId, Restored, Snapshot,
     SnapshotMeta, Term,
@@ -48,8 +48,9 @@ impl Events for Ears {
     fn receive(&self, messages: &mut Vec<Message>) {
         self.tell(Told::Messages(std::mem::take(messages)));
     }
-    fn receive_snapshot(&self, _: Message, file: PathBuf) {
+    fn receive_snapshot(&self, _: Message, file: PathBuf, receipt: Receipt) {
         self.tell(Told::Snapshot(file));
+        receipt.taken();
     }
     fn is_removed(&self, _: u64) -> bool {
         false

@@ -276,6 +276,32 @@ fn a_database_that_cannot_be_sent_is_told_and_removed() {
     assert_eq!(two.files(), [""; 0]);
 }
 
+/// Whoever has sent a database hears of it when the receiver has made up its mind, and not before: what
+/// comes next rests on its being there.
+#[test]
+fn a_database_has_arrived_when_its_receiver_says_so() {
+    let (one, two) = pair();
+    two.record.seen().keeps_receipts = true;
+    for (at, expected) in [true, false, false].into_iter().enumerate() {
+        let file = one.dir.path().join(at.to_string());
+        std::fs::write(&file, b"database").unwrap();
+        one.peers.send_snapshot(snapshot(1, 2, 4), file);
+        let receipt = two.record.once("the database", |seen| !seen.receipts.is_empty()).receipts.remove(0);
+        // Long enough for a hasty word to come; and other messages are not kept waiting meanwhile.
+        let before = two.record.seen().messages.len();
+        one.peers.send(vec![heartbeat(1, 2, 1)]);
+        two.record.wait("a heartbeat", |seen| seen.messages.len() > before);
+        assert_eq!(one.record.seen().sent.len(), at);
+        match at {
+            0 => receipt.taken(),
+            1 => receipt.refused("it is odd"),
+            _ => drop(receipt),
+        }
+        let sent = one.record.once("the verdict", |seen| seen.sent.len() > at).sent[at];
+        assert_eq!(sent, (2, expected));
+    }
+}
+
 #[test]
 fn what_a_crash_has_left_is_removed_at_the_start() {
     let dir = tempfile::tempdir().unwrap();

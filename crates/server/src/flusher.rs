@@ -1,5 +1,6 @@
 //! The thread that moves what is applied from the write buffer to redb, and what follows from it:
-//! the note in the WAL that lets old segments go.
+//! the note in the WAL that lets old segments go. Being the one that has time, it also removes snapshots
+//! that nobody has sent for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,7 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), backend
     loop {
         let stopping = stop.load(Ordering::Acquire);
         backend.wait_for_work(LOOK);
+        member.snapshots().tidy();
         let full = backend.buffered_bytes() >= FLUSH_BYTES;
         if full || stopping || flushed_at.elapsed() >= MAX_AGE {
             let started = Instant::now();

@@ -60,6 +60,7 @@ mod mailbox;
 mod member;
 mod membership;
 mod metrics;
+mod outgoing;
 mod peer_metrics;
 mod process;
 mod proposal;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use apply::{Cluster, Member as Other};
 use node::OfPeer;
-use peer::{Events, Measured, Peers, Settings};
+use peer::{Events, Measured, Peers, Receipt, Settings};
 use raft::{Message, NodeId};
 use tokio::sync::mpsc;
 
@@ -47,9 +47,9 @@ impl Events for Ears {
         member.drive();
     }
 
-    fn receive_snapshot(&self, message: Message, file: PathBuf) {
+    fn receive_snapshot(&self, message: Message, file: PathBuf, receipt: Receipt) {
         if let Some(member) = self.member() {
-            member.snapshots().receive(&member, message, file);
+            member.snapshots().receive(&member, message, file, receipt);
         }
     }
 

@@ -8,7 +8,6 @@
 //! checked before raft may know of it, because from then on there is no way back: raft's log begins
 //! behind it. Its record in the WAL comes next, and then the machine takes it in (W8).
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,16 +18,11 @@ use std::time::{Duration, Instant};
 use apply::snapshot;
 use node::OfPeer;
 use parking_lot::Mutex;
+use peer::Receipt;
 use raft::{Body, Index, Message, NodeId, Snapshot};
 
 use crate::member::Member;
-
-/// States that may lie in files to be sent at once, each as large as the store. Who has to wait for
-/// one asks again.
-const MAX_OUTGOING: usize = 4;
-
-/// How long one that was made may wait for raft, which takes it at once if it still wants it.
-const WANTED: Duration = Duration::from_secs(10);
+use crate::outgoing::{Outgoing, Wish};
 
 /// What the names of files to be sent end with.
 const OUTGOING: &str = ".out.db";
@@ -39,19 +33,9 @@ const LOOK: Duration = Duration::from_millis(1);
 /// The files between the machine, raft and the peers.
 pub(crate) struct Snapshots {
     dir: PathBuf,
-    /// Made, and not yet sent for by raft.
-    made: Mutex<BTreeMap<u64, Made>>,
-    /// Being made, waiting or being sent.
-    outgoing: AtomicUsize,
+    outgoing: Mutex<Outgoing>,
     /// Tells files of one start apart.
     count: AtomicUsize,
-}
-
-/// One that waits for raft.
-struct Made {
-    index: Index,
-    path: PathBuf,
-    since: Instant,
 }
 
 /// The directory in which snapshots lie.
@@ -107,136 +91,155 @@ pub(crate) fn clean(dir: &Path, needed: Option<Index>) -> io::Result<()> {
 
 impl Snapshots {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir, made: Mutex::default(), outgoing: AtomicUsize::new(0), count: AtomicUsize::new(0) }
+        Self { dir, outgoing: Mutex::default(), count: AtomicUsize::new(0) }
     }
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Makes one for a member that the log cannot bring up to date. Returns at once; raft is told.
+    /// Sees to one for a member that the log cannot bring up to date. Returns at once; raft is told.
     pub(crate) fn make(&self, member: &Arc<Member>, to: NodeId) {
-        let refuse = |member: &Member| member.inbox().of_peer(OfPeer::SnapshotSent { to, arrived: false });
-        self.forget_old();
-        if self.outgoing.fetch_add(1, Ordering::AcqRel) >= MAX_OUTGOING {
-            self.outgoing.fetch_sub(1, Ordering::AcqRel);
-            tracing::warn!("to" = format!("{:x}", to.0), "too many snapshots are being sent already");
-            return refuse(member);
+        let refuse = |to| member.inbox().of_peer(OfPeer::SnapshotSent { to, arrived: false });
+        let wish = self.outgoing.lock().want(to);
+        match wish {
+            Wish::Noted => {}
+            Wish::Refused => {
+                tracing::warn!("to" = format!("{:x}", to.0), "too many snapshots are being sent already");
+                refuse(to);
+            }
+            Wish::Begin => {
+                let maker = Arc::clone(member);
+                let make = move || maker.snapshots().make_all(&maker);
+                if let Err(error) = std::thread::Builder::new().name("snapshot".to_owned()).spawn(make) {
+                    tracing::error!(%error, "no thread to make a snapshot");
+                    while let Some(to) = self.next() {
+                        self.change(|outgoing| outgoing.failed(to));
+                        refuse(to);
+                    }
+                }
+            }
         }
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let path = self.dir.join(format!("{:x}-{number}{OUTGOING}", to.0));
-        let maker = Arc::clone(member);
-        let spawned = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
-            let made = write(&maker, &path);
-            let news = match made {
-                Ok(snapshot) => {
-                    tracing::info!(
-                        "to" = format!("{:x}", to.0),
-                        "snapshot-index" = snapshot.meta.index.0,
-                        "made a snapshot"
-                    );
-                    maker.snapshots().keep(to, snapshot.meta.index, path);
+    }
+
+    fn next(&self) -> Option<NodeId> {
+        self.outgoing.lock().next()
+    }
+
+    /// Changes what is under way, and removes what nobody needs after that.
+    fn change<T>(&self, change: impl FnOnce(&mut Outgoing) -> T) -> T {
+        let mut outgoing = self.outgoing.lock();
+        let result = change(&mut outgoing);
+        let dropped = outgoing.take_dropped();
+        drop(outgoing);
+        for path in dropped {
+            let _ = fs::remove_file(path);
+        }
+        result
+    }
+
+    /// Lets go of what nobody has sent for.
+    pub(crate) fn tidy(&self) {
+        self.change(|outgoing| outgoing.tidy(Instant::now()));
+    }
+
+    /// One after the other, as long as somebody waits for one.
+    fn make_all(&self, member: &Arc<Member>) {
+        while let Some(to) = self.next() {
+            let receiver = format!("{:x}", to.0);
+            let news = match self.body_for(member, to) {
+                Ok((snapshot, path)) => {
+                    let index = snapshot.meta.index;
+                    tracing::info!("to" = receiver, "snapshot-index" = index.0, "made a snapshot");
+                    self.change(|outgoing| outgoing.made(to, index, &path, Instant::now()));
                     OfPeer::Snapshot { to, snapshot }
                 }
                 Err(error) => {
-                    tracing::error!("to" = format!("{:x}", to.0), error, "failed to make a snapshot");
-                    maker.snapshots().discard(&path);
+                    tracing::error!("to" = receiver, error, "failed to make a snapshot");
+                    self.change(|outgoing| outgoing.failed(to));
                     OfPeer::SnapshotSent { to, arrived: false }
                 }
             };
-            maker.inbox().of_peer(news);
-            maker.drive();
-        });
-        if spawned.is_err() {
-            self.outgoing.fetch_sub(1, Ordering::AcqRel);
-            refuse(member);
+            member.inbox().of_peer(news);
+            member.drive();
         }
     }
 
-    fn keep(&self, to: NodeId, index: Index, path: PathBuf) {
-        // One that raft has not asked for after all is in the way of nothing but its successor.
-        let made = Made { index, path, since: Instant::now() };
-        if let Some(old) = self.made.lock().insert(to.0, made) {
-            self.discard(&old.path);
+    /// A state for `to`, and a file of its own with the body: a new name for the one made last, where
+    /// that will do.
+    fn body_for(&self, member: &Member, to: NodeId) -> Result<(Snapshot, PathBuf), String> {
+        let path = self.outgoing_path(&format!("{:x}", to.0));
+        // Half of the entries that the WAL keeps: while it is on its way, it grows older.
+        let reach = member.config().catchup_entries / 2;
+        let last = self.outgoing.lock().reusable(to, Index(member.raft().applied()), reach);
+        if let Some((snapshot, last)) = last
+            && fs::hard_link(last, &path).is_ok()
+        {
+            return Ok((snapshot, path));
         }
+        let shared = self.outgoing_path("shared");
+        let snapshot = write(member, &shared).inspect_err(|_| _ = fs::remove_file(&shared))?;
+        // Without links it is for this member alone.
+        if fs::hard_link(&shared, &path).is_err() {
+            return Ok((snapshot, shared));
+        }
+        self.change(|outgoing| outgoing.set_last(snapshot.clone(), shared));
+        Ok((snapshot, path))
     }
 
-    /// Those that raft wanted once and has not sent: the log has brought their receivers up to date, or
-    /// another member leads.
-    fn forget_old(&self) {
-        self.made.lock().retain(|_, made| {
-            let wanted = made.since.elapsed() < WANTED;
-            if !wanted {
-                self.discard(&made.path);
-            }
-            wanted
-        });
-    }
-
-    fn discard(&self, path: &Path) {
-        let _ = fs::remove_file(path);
-        self.outgoing.fetch_sub(1, Ordering::AcqRel);
+    fn outgoing_path(&self, whose: &str) -> PathBuf {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        self.dir.join(format!("{whose}-{number}{OUTGOING}"))
     }
 
     /// Sends what raft says with the body that belongs to it.
     pub(crate) fn send(&self, member: &Member, message: Message) {
         let to = message.to;
         let Body::Snapshot(Snapshot { meta, .. }) = &message.body else { return };
-        let body = self.made.lock().remove(&to.0);
-        match body {
-            Some(made) if made.index == meta.index => member.peers().send_snapshot(message, made.path),
-            other => {
-                if let Some(made) = other {
-                    self.discard(&made.path);
-                }
-                member.inbox().of_peer(OfPeer::SnapshotSent { to, arrived: false });
-            }
+        match self.change(|outgoing| outgoing.send(to, meta.index)) {
+            Some(path) => member.peers().send_snapshot(message, path),
+            None => member.inbox().of_peer(OfPeer::SnapshotSent { to, arrived: false }),
         }
     }
 
     /// What became of one that was sent.
     pub(crate) fn sent(&self, member: &Arc<Member>, to: NodeId, arrived: bool) {
-        self.outgoing.fetch_sub(1, Ordering::AcqRel);
-        member.inbox().of_peer(OfPeer::SnapshotSent { to, arrived });
-        member.drive();
+        if self.change(|outgoing| outgoing.sent(to, arrived)) {
+            member.inbox().of_peer(OfPeer::SnapshotSent { to, arrived });
+            member.drive();
+        }
     }
 
-    /// Looks through one that has arrived, and lets raft know of it. Returns at once.
-    pub(crate) fn receive(&self, member: &Arc<Member>, message: Message, file: PathBuf) {
+    /// Looks through one that has arrived, lets raft know of it, and then its sender. Returns at once.
+    pub(crate) fn receive(&self, member: &Arc<Member>, message: Message, file: PathBuf, receipt: Receipt) {
         let receiver = Arc::clone(member);
         let spawned = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
             let Body::Snapshot(snapshot) = &message.body else { return };
             let index = snapshot.meta.index;
-            if index.0 <= receiver.raft().applied() {
-                // Overtaken by the log on its way: raft will answer, and not install it.
+            // Overtaken by the log on its way: raft will answer, and not install it.
+            let is_late = index.0 <= receiver.raft().applied();
+            if is_late {
                 let _ = fs::remove_file(&file);
-                receiver.inbox().receive(&mut vec![message]);
-                return receiver.drive();
-            }
-            let body = match File::open(&file) {
-                Ok(body) => body,
-                Err(error) => {
-                    tracing::warn!(path = %file.display(), %error, "a snapshot that has arrived is not there");
-                    return;
-                }
-            };
-            if let Err(error) = snapshot::check(BufReader::new(body), snapshot) {
-                tracing::error!("snapshot-index" = index.0, %error, "refused a damaged snapshot");
+            } else if let Err(error) = accept(receiver.snapshots().dir(), &file, snapshot) {
+                tracing::error!("snapshot-index" = index.0, error, "refused a snapshot");
                 let _ = fs::remove_file(&file);
-                return;
-            }
-            if let Err(error) = keep_members(receiver.snapshots().dir(), index, &snapshot.data) {
-                tracing::error!("snapshot-index" = index.0, %error, "cannot keep a snapshot that has arrived");
-                let _ = fs::remove_file(&file);
-                return;
+                return receipt.refused(error);
             }
             receiver.inbox().receive(&mut vec![message]);
             receiver.drive();
+            receipt.taken();
         });
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread to check a snapshot");
         }
     }
+}
+
+/// Looks through a body that has arrived, and keeps what came beside it.
+fn accept(dir: &Path, file: &Path, snapshot: &Snapshot) -> Result<(), String> {
+    let body = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    snapshot::check(BufReader::new(body), snapshot).map_err(|error| error.to_string())?;
+    keep_members(dir, snapshot.meta.index, &snapshot.data).map_err(|error| error.to_string())
 }
 
 /// Writes the present state to `path`. The disk need not have it for good: a crash begins anew.

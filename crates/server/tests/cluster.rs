@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use api::etcdserverpb::request_op::Request;
+use api::etcdserverpb::{RequestOp, TxnRequest};
 use server::{ClusterState, Config, Error, StartError, cluster_id, member_id};
 use support::{Place, Running, found, join, leader, put, ready, restart, until};
 
@@ -177,8 +179,10 @@ fn nothing_is_lost_on_the_way_to_a_leader_that_hands_over() {
 /// The bytes that push a segment of the log out.
 const MUCH: usize = 70;
 
-/// A member that has missed more than the log holds is sent the state instead, goes on from there,
-/// and ends up with the same data.
+/// A member that has missed more than the log holds is sent the state instead, and once: the next one
+/// would be made while it still looks through the first, if that counted as arrived. While it takes the
+/// state in, it hears its leader and answers from the old one. It goes on from there, and ends up with the
+/// same data.
 #[test]
 fn a_member_that_missed_too_much_is_sent_the_state() {
     let directory = tempfile::tempdir().unwrap();
@@ -192,7 +196,15 @@ fn a_member_that_missed_too_much_is_sent_the_state() {
         places.iter().zip(listeners).map(|(place, listener)| start(place, listener)).collect();
     ready(&members);
     let at = (leader(&members) + 1) % 3;
+    members[at].put("before", "1").unwrap();
     let missing = members.remove(at).stop();
+    // It takes its time to look through so many.
+    for number in 0..400 {
+        let puts = (0..128).map(|at| put(&format!("r{number}/{at}"), "x")).map(Request::RequestPut);
+        let success = puts.map(|put| RequestOp { request: Some(put) }).collect();
+        let rows = TxnRequest { success, ..TxnRequest::default() };
+        members[0].run(|member| async move { member.propose(rows).await }).unwrap().unwrap();
+    }
     let big = "x".repeat(1 << 20);
     for number in 0..MUCH {
         members[0].put(&format!("k{}", number % 7), &format!("{number}{big}")).unwrap();
@@ -207,8 +219,27 @@ fn a_member_that_missed_too_much_is_sent_the_state() {
         });
     }
     let back = start(&missing, missing.listen());
+    let installing = || back.member().metrics().snapshot_installs.get() > 0;
+    until("it takes the state in", installing);
+    let (term, mut answers) = (back.member().raft().term(), 0);
+    while installing() {
+        let read = support::find(back.member(), "before");
+        let picture = back.member().raft_picture();
+        assert_eq!(read.as_deref(), Some("1"));
+        assert_eq!(
+            (picture.hard_state.term.0, picture.leader.is_some()),
+            (term, true),
+            "it hears its leader"
+        );
+        answers += u32::from(installing());
+    }
+    assert!(answers >= 20, "{answers} answers while it took the state in");
     let revision = members[0].member().store().current_revision();
     until("it has caught up", || back.member().store().current_revision() == revision);
+    let received: u64 = back.member().peers().status().iter().map(|peer| peer.snapshots_received).sum();
+    let made: u64 =
+        members.iter().map(|running| running.member().metrics().backend_snapshot.get_sample_count()).sum();
+    assert_eq!((made, received), (1, 1), "snapshots");
     back.put("after", "1").unwrap();
     let hash = |running: &Running| running.member().store().hash_kv(0).unwrap();
     let all: Vec<&Running> = members.iter().chain([&back]).collect();

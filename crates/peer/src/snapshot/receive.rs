@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::Temporary;
 use crate::codec;
-use crate::events::Measured;
+use crate::events::{Measured, Receipt};
 use crate::hub::Hub;
 use crate::identity::{self, DATABASE_CRC};
 use crate::link::{Counters, UnderWay, count};
@@ -51,7 +51,7 @@ pub(crate) fn remove_partial(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes a database; says how to answer.
+/// Takes a database; says how to answer, which is when the member has looked at it.
 pub(crate) async fn receive(hub: &Arc<Hub>, request: Request<Incoming>) -> Result<(), Refusal> {
     let bad = |why: &str| (StatusCode::BAD_REQUEST, why.to_owned());
     let checksum = match identity::text(request.headers(), &DATABASE_CRC) {
@@ -79,8 +79,13 @@ pub(crate) async fn receive(hub: &Arc<Hub>, request: Request<Incoming>) -> Resul
             let took = start.elapsed();
             tracing::info!("remote-peer-id" = id, bytes, ?took, "received and saved database snapshot");
             hub.events.measured(from, Measured::SnapshotReceived(took));
-            hub.events.receive_snapshot(message, file);
-            Ok(())
+            let (receipt, answer) = Receipt::new();
+            hub.events.receive_snapshot(message, file, receipt);
+            match answer.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(why)) => Err((StatusCode::INTERNAL_SERVER_ERROR, why)),
+                Err(_) => Err((StatusCode::INTERNAL_SERVER_ERROR, "it was not taken".to_owned())),
+            }
         }
         Err(error) => {
             count(&counters.snapshot_receive_failures, 1);

@@ -31,7 +31,7 @@ use crate::verdict::{Verdict, verdict};
 /// Bytes read from the file at once.
 const PIECE: usize = 256 << 10;
 
-/// How long the receiver may take to make a database durable, once it has all of it.
+/// How long the receiver may take to make a database durable and to look through it, once it has all of it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Sends a database and tells the member how that went; the file is removed in any case.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use peer::{Events, Measured, Other, Peers, Settings};
+use peer::{Events, Measured, Other, Peers, Receipt, Settings};
 use raft::{Body, ConfState, Entry, EntryKind, Index, Message, NodeId, Snapshot, SnapshotMeta, Term};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -24,6 +24,9 @@ pub struct Seen {
     /// How many calls brought them.
     pub batches: usize,
     pub snapshots: Vec<(Message, PathBuf)>,
+    /// Whether it takes its time over what it has been sent.
+    pub keeps_receipts: bool,
+    pub receipts: Vec<Receipt>,
     pub removed: Vec<u64>,
     pub unreachable: Vec<u64>,
     pub gone: Vec<(u64, Instant)>,
@@ -75,8 +78,15 @@ impl Events for Record {
             seen.messages.append(messages);
         });
     }
-    fn receive_snapshot(&self, message: Message, file: PathBuf) {
-        self.note(|seen| seen.snapshots.push((message, file)));
+    fn receive_snapshot(&self, message: Message, file: PathBuf, receipt: Receipt) {
+        self.note(|seen| {
+            seen.snapshots.push((message, file));
+            if seen.keeps_receipts {
+                seen.receipts.push(receipt);
+            } else {
+                receipt.taken();
+            }
+        });
     }
     fn is_removed(&self, id: u64) -> bool {
         self.seen().removed.contains(&id)
