@@ -1,6 +1,8 @@
-//! Small questions to a peer's URL: `/members`, `/version`, `/leases` and the like. Each takes a
-//! connection of its own and runs on whatever tokio runtime it is awaited on.
+//! Small questions to a peer's URL: `/members`, `/version`, `/leases` and the like. They run on whatever
+//! tokio runtime they are awaited on. Every thread keeps the connections it has made for its next
+//! questions: a follower passes on a renewal of each of its clients' leases every few seconds.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io;
 use std::pin::pin;
@@ -9,15 +11,29 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::{CONNECTION, CONTENT_TYPE, HOST};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
+use http::header::{CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error as ClientFailure};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 
-use crate::connect::{Address, connect};
+use crate::connect::Address;
 
 /// The longest answer that is read, bytes.
 const LONGEST: usize = 16 << 20;
+
+/// How long a connection is kept for the next question.
+const IDLE: Duration = Duration::from_secs(10);
+
+thread_local! {
+    /// Of the thread, because what drives a connection is a task of the thread's runtime.
+    static CONNECTIONS: Client<HttpConnector, Full<Bytes>> = {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE).build(connector)
+    };
+}
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -54,6 +70,18 @@ impl From<hyper::Error> for ClientError {
     }
 }
 
+impl From<ClientFailure> for ClientError {
+    fn from(error: ClientFailure) -> ClientError {
+        let cause = error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>());
+        match cause {
+            Some(cause) if cause.is_parse() || cause.is_parse_too_large() => {
+                ClientError::Malformed(cause.to_string())
+            }
+            _ => ClientError::Io(io::Error::other(error)),
+        }
+    }
+}
+
 /// Asks with GET; `url` is whole, as in `http://10.0.0.1:2380/members`. The answer may have any status.
 pub async fn get(url: &str, limit: Duration) -> Result<Response<Bytes>, ClientError> {
     ask(Method::GET, url, HeaderMap::new(), Bytes::new(), limit).await
@@ -78,25 +106,20 @@ pub async fn ask(
     body: Bytes,
     limit: Duration,
 ) -> Result<Response<Bytes>, ClientError> {
-    let address = Address::of(url).map_err(ClientError::Url)?;
-    let uri: Uri = url.parse().map_err(|_| ClientError::Url(url.to_owned()))?;
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let mut request = request(method, &address, path, headers, Full::new(body))?;
-    request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    Address::of(url).map_err(ClientError::Url)?;
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = url.parse().map_err(|_| ClientError::Url(url.to_owned()))?;
+    *request.headers_mut() = headers;
     let exchange = async {
-        let connection = connect(&address, limit, limit).await.map_err(ClientError::Io)?;
-        let (mut sender, connection) = http1::handshake(connection).await?;
-        let answer = async {
-            let (head, body) = sender.send_request(request).await?.into_parts();
-            let body = Limited::new(body, LONGEST).collect().await.map_err(|error| {
-                match error.downcast::<hyper::Error>() {
-                    Ok(error) => ClientError::from(*error),
-                    Err(other) => ClientError::Malformed(other.to_string()),
-                }
-            })?;
-            Ok(Response::from_parts(head, body.to_bytes()))
-        };
-        beside(connection, answer).await
+        let (head, body) = CONNECTIONS.with(|client| client.request(request)).await?.into_parts();
+        let body = Limited::new(body, LONGEST).collect().await.map_err(|error| {
+            match error.downcast::<hyper::Error>() {
+                Ok(error) => ClientError::from(*error),
+                Err(other) => ClientError::Malformed(other.to_string()),
+            }
+        })?;
+        Ok(Response::from_parts(head, body.to_bytes()))
     };
     tokio::time::timeout(limit, exchange).await.unwrap_or(Err(ClientError::TimedOut))
 }

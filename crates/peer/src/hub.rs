@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use parking_lot::RwLock;
@@ -14,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use crate::company::PATIENCE;
 use crate::connect::Address;
 use crate::events::Events;
 use crate::framing::Kind;
@@ -38,6 +40,12 @@ pub(crate) struct Hub {
     bell: Notify,
     /// The bell has been rung and not yet been heard.
     rung: AtomicBool,
+    /// Rung when a message waits for company and nobody looks after it.
+    company: Notify,
+    /// Somebody looks after messages that wait.
+    looks: AtomicBool,
+    /// Something has had to wait since that was last asked.
+    waited: AtomicBool,
     stopping: AtomicBool,
     /// Rung when all is to stop.
     stopped: Notify,
@@ -52,6 +60,9 @@ impl Hub {
             links: RwLock::default(),
             bell: Notify::new(),
             rung: AtomicBool::new(false),
+            company: Notify::new(),
+            looks: AtomicBool::new(false),
+            waited: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             stopped: Notify::new(),
         }
@@ -62,6 +73,7 @@ impl Hub {
         // In a task of its own: the runtime looks at what it was started with only after a look at all
         // sockets.
         self.spawn(Arc::clone(&self).dispatch());
+        self.spawn(Arc::clone(&self).look_after_waiting());
         self.stopped.notified().await;
     }
 
@@ -144,7 +156,7 @@ impl Hub {
 
     /// Queues messages and wakes the thread, once, if there is anything for it.
     pub(crate) fn send(&self, messages: Vec<Message>) {
-        let mut any = false;
+        let (mut any, mut waits) = (false, false);
         // On the thread itself streams can be woken at once: they run when the caller is through.
         let here = ON_THREAD_OF.get() == self.address();
         let links = self.links.read();
@@ -154,9 +166,11 @@ impl Hub {
                 tracing::error!("a snapshot message without a database cannot be sent");
                 link.lose();
                 any = true;
-            } else if !link.post(message) || !here {
-                any = true;
+                continue;
             }
+            let posted = link.post(message);
+            any |= posted.lost || posted.queued && !here;
+            waits |= posted.waits;
         }
         if here {
             links.values().for_each(|link| link.wake());
@@ -164,6 +178,37 @@ impl Hub {
         drop(links);
         if any {
             self.ring();
+        }
+        if waits {
+            self.waited.store(true, Ordering::SeqCst);
+            if !self.looks.swap(true, Ordering::SeqCst) {
+                self.company.notify_one();
+            }
+        }
+    }
+
+    /// Sends what has waited for company for long enough. While something has to wait now and then, it
+    /// looks by itself: being called for each message would cost more than the message.
+    async fn look_after_waiting(self: Arc<Self>) {
+        loop {
+            self.company.notified().await;
+            loop {
+                tokio::time::sleep(PATIENCE).await;
+                let now = Instant::now();
+                let mut waits = false;
+                for link in self.links.read().values() {
+                    waits |= link.release(now);
+                    link.wake();
+                }
+                if waits || self.waited.swap(false, Ordering::SeqCst) {
+                    continue;
+                }
+                self.looks.store(false, Ordering::SeqCst);
+                // Something may have come between the two.
+                if !self.waited.load(Ordering::SeqCst) || self.looks.swap(true, Ordering::SeqCst) {
+                    break;
+                }
+            }
         }
     }
 

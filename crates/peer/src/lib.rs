@@ -58,6 +58,7 @@
 //! | `codec` | `raft::Message` to `raftpb.Message` and back |
 //! | `framing` | messages on a stream, both ways to write them |
 //! | `channel` | a bounded queue between threads |
+//! | `company` | commit indexes that wait for the next entries |
 //! | `link` | one peer: its queues, addresses and figures |
 //! | `hub` | all peers, and the way in from other threads |
 //! | `reader`, `writer` | a stream from and to a peer |
@@ -72,6 +73,7 @@ mod channel;
 pub mod client;
 mod clock;
 mod codec;
+mod company;
 mod connect;
 mod events;
 mod framing;

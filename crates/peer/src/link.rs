@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use crate::PeerStatus;
 use crate::channel::{Channel, PIPELINE, Push, STREAM};
+use crate::company::{Company, Now};
 use crate::connect::Address;
 use crate::framing::Kind;
 
@@ -26,6 +27,7 @@ pub(crate) struct Link {
     pub(crate) poke: Notify,
     places: Mutex<Places>,
     life: Mutex<Life>,
+    company: Mutex<Company>,
     /// Something has been put into a channel, and nobody woken.
     dirty: AtomicBool,
     /// Something has been lost, and nobody told.
@@ -68,6 +70,17 @@ pub(crate) struct Counters {
     pub(crate) snapshot_receive_failures: AtomicU64,
 }
 
+/// What became of a message that is to be sent, and of one that had waited for it.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Posted {
+    /// Something is in a queue: [`Link::wake`] is to be called.
+    pub(crate) queued: bool,
+    /// Something is lost.
+    pub(crate) lost: bool,
+    /// Something waits: [`Link::release`] is to be called.
+    pub(crate) waits: bool,
+}
+
 /// Adds to a counter.
 pub(crate) fn count(counter: &AtomicU64, by: usize) {
     counter.fetch_add(by as u64, Ordering::Relaxed);
@@ -101,6 +114,7 @@ impl Link {
             poke: Notify::new(),
             places: Mutex::new(Places { addresses, at: 0 }),
             life: Mutex::default(),
+            company: Mutex::default(),
             dirty: AtomicBool::new(false),
             lost: AtomicBool::new(false),
             tasks: Mutex::default(),
@@ -116,9 +130,41 @@ impl Link {
 
     // ------------------------------------------------------------ sending
 
+    /// Takes a message that is to be sent; it may have to wait for a moment.
+    pub(crate) fn post(&self, message: Message) -> Posted {
+        // In order, so until it is in its queue.
+        let mut company = self.company.lock();
+        let Now(first, second) = match self.append.is_attached() {
+            true => company.admit(message, Instant::now()),
+            false => Now(None, Some(message)),
+        };
+        let mut posted = Posted { waits: company.waits(), ..Posted::default() };
+        for message in [first, second].into_iter().flatten() {
+            match self.queue(message) {
+                true => posted.queued = true,
+                false => posted.lost = true,
+            }
+        }
+        posted
+    }
+
+    /// Queues what has waited for long enough; whether something waits still.
+    pub(crate) fn release(&self, now: Instant) -> bool {
+        let mut company = self.company.lock();
+        if let Some(message) = company.release(now) {
+            self.queue(message);
+        }
+        company.waits()
+    }
+
+    /// The peer has asked for something, and somebody waits there.
+    pub(crate) fn asked(&self) {
+        self.company.lock().asked(Instant::now());
+    }
+
     /// Queues a message by the best way there is: appends on their own stream, everything on the
     /// other, one message a request without streams. False if it is lost.
-    pub(crate) fn post(&self, message: Message) -> bool {
+    fn queue(&self, message: Message) -> bool {
         let ways = [&self.append, &self.message, &self.pipeline];
         let ways = if is_append(&message) { &ways[..] } else { &ways[1..] };
         let mut message = message;

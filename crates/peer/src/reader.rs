@@ -295,6 +295,9 @@ impl Batch<'_> {
                 "a snapshot without its database".into()
             }
             Said::Message(message) => {
+                if matches!(message.body, Body::Propose { .. } | Body::ReadIndex { .. }) {
+                    self.link.asked();
+                }
                 self.messages.push(message);
                 if self.messages.len() >= MOST_AT_ONCE {
                     self.deliver();

@@ -50,7 +50,7 @@ fn appends_arrive_in_order_and_as_they_were() {
     two.hears(&one);
     let mut appends = Vec::new();
     let mut at = 0;
-    for (count, size) in [(1, 10), (3, 0), (0, 0), (500, 300), (1, 3_000_000), (2, 5)] {
+    for (count, size) in [(1, 10), (3, 0), (500, 300), (1, 3_000_000), (2, 5)] {
         appends.push(append(1, 2, 5, at, count, &vec![7; size]));
         at += count;
     }
@@ -66,6 +66,17 @@ fn appends_arrive_in_order_and_as_they_were() {
         two.record.once("all appends", |seen| seen.messages.iter().filter(is_append).count() >= wanted);
     let came: Vec<_> = seen.messages.iter().filter(is_append).cloned().collect();
     assert!(came == appends);
+}
+
+#[test]
+fn a_commit_index_alone_arrives_though_nothing_follows_it() {
+    let (one, two) = pair();
+    two.hears(&one);
+    // Without entries, after two that came close together: it may wait for the next, but not for ever.
+    let appends = [append(1, 2, 5, 0, 1, b""), append(1, 2, 5, 1, 1, b""), append(1, 2, 5, 2, 0, b"")];
+    one.peers.send(appends.to_vec());
+    let last = appends.last().unwrap();
+    two.record.wait("the commit index", |seen| seen.messages.contains(last));
 }
 
 #[test]
