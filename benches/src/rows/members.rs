@@ -26,7 +26,7 @@ pub(super) fn put_rate(subject: &mut Subject<'_>, settings: &Settings) -> Result
 }
 
 /// Puts per second that a cluster on a small machine answers without a queue.
-const RATE: f64 = 2000.0;
+const RATE: f64 = 1000.0;
 
 /// Runs a load, and once more while one follower is paused. Its clients are not that follower's, so
 /// that both times the same members serve them.

@@ -181,7 +181,7 @@ pub(crate) static ROWS: [Row; 23] = [
     },
     Row {
         name: "put-rate",
-        title: "put, 5,000/s offered (of several members 2,000/s)",
+        title: "put, 5,000/s offered (of several members 1,000/s)",
         run: kv::put_rate,
         ..PLAIN
     },
@@ -332,7 +332,7 @@ pub(crate) static ROWS: [Row; 23] = [
     },
     Row {
         name: "slow-follower-rate",
-        title: "put, 2,000/s offered, and then the same with one follower paused",
+        title: "put, 1,000/s offered, and then the same with one follower paused",
         members: Members::Several,
         targets: &[UNDISTURBED],
         run: members::put_rate,
