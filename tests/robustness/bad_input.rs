@@ -218,6 +218,9 @@ async fn requests_above_the_limits_are_refused_in_etcds_words() -> Result<()> {
         Err(status) => status,
     };
     assert!(status.code() == Code::ResourceExhausted && status.message().starts_with(larger), "{status:?}");
+    let metrics = get(server.client_port(), "/metrics")?.body;
+    let failed = "etcd_network_server_stream_failures_total{API=\"watch\",Type=\"receive\"} 1";
+    assert!(metrics.lines().any(|line| line == failed), "{metrics}");
 
     // A list of any size comes through, since what the server sends is bounded by the client alone.
     for number in 0..4 {

@@ -180,6 +180,11 @@ const PRESENT: &[&str] = &[
     "process_resident_memory_bytes",
     "process_start_time_seconds",
     "process_virtual_memory_bytes",
+    "etcd_debugging_snap_save_marshalling_duration_seconds_count",
+    "etcd_debugging_snap_save_total_duration_seconds_count",
+    "etcd_snap_db_fsync_duration_seconds_count",
+    "etcd_snap_db_save_total_duration_seconds_count",
+    "etcd_snap_fsync_duration_seconds_count",
 ];
 
 #[tokio::test]

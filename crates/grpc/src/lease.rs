@@ -71,7 +71,10 @@ impl Lease for LeaseService {
         let messages = self.messages.clone();
         let answers = request.into_inner().then(move |request| {
             let member = Arc::clone(&member);
-            messages.received.inc();
+            match &request {
+                Ok(_) => messages.received.inc(),
+                Err(error) => messages.failed_to_receive("lease-keepalive", error),
+            }
             let sent = messages.sent.clone();
             async move {
                 let answer = keep_alive(&member, request.map_err(status::received)?.id).await?;

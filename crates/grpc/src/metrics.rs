@@ -1,10 +1,12 @@
 //! Calls counted under the names of the Go gRPC middleware that etcd uses.
 
 use std::collections::HashMap;
+use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use tonic::body::Body;
+use tonic::{Code, Status};
 
 /// Every method that exists, with how the middleware names its kind.
 const METHODS: &[(&str, &str, &str)] = &[
@@ -83,6 +85,23 @@ struct Method {
 pub(crate) struct Messages {
     pub(crate) received: IntCounter,
     pub(crate) sent: IntCounter,
+    /// By way and by kind of stream. etcd counts failures to send too; but where a stream is written it is
+    /// its client that has gone, which does not count there either.
+    failures: IntCounterVec,
+}
+
+impl Messages {
+    /// Counts a message of a stream of this kind, in etcd's word, that could not be received, and warns of
+    /// it: not where the client has taken its call back, or is gone.
+    pub(crate) fn failed_to_receive(&self, stream: &'static str, error: &Status) {
+        let is_over = matches!(error.code(), Code::Cancelled | Code::DeadlineExceeded);
+        // What comes from the connection has it as its source.
+        if is_over || error.source().is_some() {
+            return;
+        }
+        tracing::warn!(%error, "failed to receive {stream} request from gRPC stream");
+        self.failures.with_label_values(&["receive", stream]).inc();
+    }
 }
 
 /// A call on its way.
@@ -107,6 +126,11 @@ impl RpcMetrics {
         let started = vector("grpc_server_started_total", "Calls begun.", &NAMES);
         let received = vector("grpc_server_msg_received_total", "Messages received in calls.", &NAMES);
         let sent = vector("grpc_server_msg_sent_total", "Messages sent in calls.", &NAMES);
+        let failures = vector(
+            "etcd_network_server_stream_failures_total",
+            "Streams of clients that failed.",
+            &["Type", "API"],
+        );
         let handled = vector(
             "grpc_server_handled_total",
             "Calls answered.",
@@ -130,6 +154,7 @@ impl RpcMetrics {
                     messages: Messages {
                         received: received.with_label_values(&labels),
                         sent: sent.with_label_values(&labels),
+                        failures: failures.clone(),
                     },
                     handling: handling.as_ref().map(|vector| vector.with_label_values(&labels)),
                 };
@@ -210,6 +235,22 @@ impl Drop for Call<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_client_that_goes_is_no_failure_of_its_stream() {
+        let metrics = RpcMetrics::new(&Registry::new(), false);
+        let messages = metrics.messages("/etcdserverpb.Watch/Watch");
+        let gone = std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+        let mut lost = Status::unknown("");
+        lost.set_source(std::sync::Arc::new(gone));
+        for error in [Status::cancelled(""), Status::deadline_exceeded(""), lost] {
+            messages.failed_to_receive("watch", &error);
+        }
+        let failures = || messages.failures.with_label_values(&["receive", "watch"]).get();
+        assert_eq!(failures(), 0);
+        messages.failed_to_receive("watch", &Status::internal("failed to decode Protobuf message"));
+        assert_eq!(failures(), 1);
+    }
 
     #[test]
     fn every_call_that_starts_is_handled_once() {

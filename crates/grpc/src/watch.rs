@@ -61,7 +61,10 @@ impl WatchFrames {
                     self.messages.received.inc();
                     self.ask(request);
                 }
-                Poll::Ready(Some(Err(error))) => return Err(status::received(error)),
+                Poll::Ready(Some(Err(error))) => {
+                    self.messages.failed_to_receive("watch", &error);
+                    return Err(status::received(error));
+                }
                 // The client has said all it wants to say; it still listens.
                 Poll::Ready(None) => self.requests = None,
                 Poll::Pending => return Ok(()),

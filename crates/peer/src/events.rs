@@ -78,6 +78,11 @@ pub enum Measured {
     RoundTrip(Duration),
     /// A database was sent in this time.
     SnapshotSent(Duration),
-    /// A database was received in this time.
-    SnapshotReceived(Duration),
+    /// A database was received and saved.
+    SnapshotReceived {
+        /// From the first byte until it was durable under its name.
+        took: Duration,
+        /// How much of that was syncs.
+        syncing: Duration,
+    },
 }

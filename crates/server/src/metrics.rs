@@ -3,6 +3,8 @@
 //! Counters and histograms are moved where the thing happens. Gauges that merely repeat a number
 //! that lives elsewhere are read at scrape time, so nothing has to keep them up to date.
 
+use std::time::Duration;
+
 use api::etcdserverpb::{AlarmType, TxnResponse};
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -22,6 +24,9 @@ pub struct Metrics {
     peer_times: PeerTimes,
     /// Time to write a snapshot for another member, seconds.
     pub backend_snapshot: Histogram,
+    snap_encoding: Histogram,
+    snap_save: Histogram,
+    snap_fsync: Histogram,
     /// Learners promoted by this leader.
     pub learners_promoted: IntCounter,
     /// Learners that this leader refused to promote, by reason.
@@ -113,14 +118,18 @@ impl Maker<'_> {
         gauge
     }
 
-    /// `count` buckets from `first`, each twice the one before.
     fn histogram(&self, name: &str, help: &str, first: f64, count: usize) -> Histogram {
-        let buckets = prometheus::exponential_buckets(first, 2.0, count).expect("a valid bucket layout");
-        let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))
-            .expect("a valid metric name");
-        self.0.register(Box::new(histogram.clone())).expect("a metric name used once");
-        histogram
+        histogram(self.0, name, help, first, count)
     }
+}
+
+/// A histogram of `count` buckets from `first`, each twice the one before.
+pub(crate) fn histogram(registry: &Registry, name: &str, help: &str, first: f64, count: usize) -> Histogram {
+    let buckets = prometheus::exponential_buckets(first, 2.0, count).expect("a valid bucket layout");
+    let histogram =
+        Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)).expect("a valid metric name");
+    registry.register(Box::new(histogram.clone())).expect("a metric name used once");
+    histogram
 }
 
 impl Metrics {
@@ -140,6 +149,24 @@ impl Metrics {
                 "Time to write a snapshot of the backend.",
                 0.01,
                 17,
+            ),
+            snap_encoding: make.histogram(
+                "etcd_debugging_snap_save_marshalling_duration_seconds",
+                "Times to encode notes of what the backend covers.",
+                0.001,
+                14,
+            ),
+            snap_save: make.histogram(
+                "etcd_debugging_snap_save_total_duration_seconds",
+                "Times to save notes of what the backend covers.",
+                0.001,
+                14,
+            ),
+            snap_fsync: make.histogram(
+                "etcd_snap_fsync_duration_seconds",
+                "Times of the syncs that make notes of what the backend covers durable.",
+                0.001,
+                14,
             ),
             learners_promoted: make
                 .counter("etcd_server_learner_promote_successes", "Learners that were promoted."),
@@ -251,6 +278,14 @@ impl Metrics {
             ),
             registry,
         }
+    }
+
+    /// Notes that a note of what the backend covers was saved: the times to encode it and to sync it. What
+    /// etcd writes to a file of its own then, and calls a snapshot, is a record of the WAL here.
+    pub(crate) fn covered(&self, encoding: Duration, syncing: Duration) {
+        self.snap_encoding.observe(encoding.as_secs_f64());
+        self.snap_fsync.observe(syncing.as_secs_f64());
+        self.snap_save.observe((encoding + syncing).as_secs_f64());
     }
 
     /// Counts a transaction that only read.

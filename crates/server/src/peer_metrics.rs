@@ -3,15 +3,18 @@
 //! What the peers count is read at scrape time; only what is measured as it happens is kept here.
 
 use peer::{Measured, PeerStatus};
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 
 use crate::member::Member;
+use crate::metrics;
 
 /// Times, by member.
 pub(crate) struct PeerTimes {
     round_trip: HistogramVec,
     sent: HistogramVec,
     received: HistogramVec,
+    saved: Histogram,
+    synced: Histogram,
 }
 
 impl PeerTimes {
@@ -45,6 +48,20 @@ impl PeerTimes {
                 0.1,
                 10,
             ),
+            saved: metrics::histogram(
+                registry,
+                "etcd_snap_db_save_total_duration_seconds",
+                "Times to receive and save databases that other members have sent.",
+                0.1,
+                10,
+            ),
+            synced: metrics::histogram(
+                registry,
+                "etcd_snap_db_fsync_duration_seconds",
+                "How much of these times went into syncs.",
+                0.001,
+                14,
+            ),
         }
     }
 
@@ -53,7 +70,11 @@ impl PeerTimes {
         let (histogram, took) = match what {
             Measured::RoundTrip(took) => (&self.round_trip, took),
             Measured::SnapshotSent(took) => (&self.sent, took),
-            Measured::SnapshotReceived(took) => (&self.received, took),
+            Measured::SnapshotReceived { took, syncing } => {
+                self.saved.observe(took.as_secs_f64());
+                self.synced.observe(syncing.as_secs_f64());
+                (&self.received, took)
+            }
         };
         histogram.with_label_values(&[format!("{id:x}").as_str()]).observe(took.as_secs_f64());
     }

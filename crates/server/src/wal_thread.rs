@@ -5,7 +5,7 @@
 //! sync that fails ends the member: after it nothing is acknowledged any more (W6).
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use node::{Persist, PersistId};
 use raft::{Index, SnapshotMeta};
@@ -30,6 +30,7 @@ pub(crate) fn run(member: &Arc<Member>, mut wal: Wal) -> Result<(), wal::WalErro
     while member.wal_queue().take(&mut jobs) {
         let mut last: Option<PersistId> = None;
         let mut release = None;
+        let mut noting: Option<Duration> = None;
         let mut must_sync = false;
         let started = Instant::now();
         for job in jobs.drain(..) {
@@ -45,7 +46,9 @@ pub(crate) fn run(member: &Arc<Member>, mut wal: Wal) -> Result<(), wal::WalErro
                 // A flush of the state that a snapshot is about to replace has nothing to say any more.
                 WalJob::Covered { meta, .. } if meta.index < installed => {}
                 WalJob::Covered { meta, release_to } => {
+                    let began = Instant::now();
                     wal.append_snapshot(&meta)?;
+                    *noting.get_or_insert(Duration::ZERO) += began.elapsed();
                     must_sync = true;
                     release = Some(release_to);
                 }
@@ -56,7 +59,11 @@ pub(crate) fn run(member: &Arc<Member>, mut wal: Wal) -> Result<(), wal::WalErro
             wal.sync()?;
             let metrics = member.metrics();
             metrics.wal_write.observe((syncing - started).as_secs_f64());
-            metrics.wal_fsync.observe(syncing.elapsed().as_secs_f64());
+            let took = syncing.elapsed();
+            metrics.wal_fsync.observe(took.as_secs_f64());
+            if let Some(encoding) = noting {
+                metrics.covered(encoding, took);
+            }
         }
         if let Some(id) = last {
             member.inbox().persisted(id);

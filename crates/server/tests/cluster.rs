@@ -176,6 +176,13 @@ fn nothing_is_lost_on_the_way_to_a_leader_that_hands_over() {
     }
 }
 
+/// How many times a histogram of a member has been moved.
+fn samples(running: &Running, name: &str) -> u64 {
+    let text = String::from_utf8(server::scrape(running.member())).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name}_count ")));
+    line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
+}
+
 /// The bytes that push a segment of the log out.
 const MUCH: usize = 70;
 
@@ -240,6 +247,16 @@ fn a_member_that_missed_too_much_is_sent_the_state() {
     let made: u64 =
         members.iter().map(|running| running.member().metrics().backend_snapshot.get_sample_count()).sum();
     assert_eq!((made, received), (1, 1), "snapshots");
+    for name in ["etcd_snap_db_fsync_duration_seconds", "etcd_snap_db_save_total_duration_seconds"] {
+        assert_eq!((samples(&back, name), samples(&members[0], name)), (1, 0), "{name}");
+    }
+    for name in [
+        "etcd_snap_fsync_duration_seconds",
+        "etcd_debugging_snap_save_marshalling_duration_seconds",
+        "etcd_debugging_snap_save_total_duration_seconds",
+    ] {
+        assert!(samples(&members[0], name) > 0, "{name}: the log was let go of, so that was noted");
+    }
     back.put("after", "1").unwrap();
     let hash = |running: &Running| running.member().store().hash_kv(0).unwrap();
     let all: Vec<&Running> = members.iter().chain([&back]).collect();

@@ -73,12 +73,12 @@ pub(crate) async fn receive(hub: &Arc<Hub>, request: Request<Incoming>) -> Resul
     let id = format!("{from:x}");
     tracing::info!("remote-peer-id" = id, "incoming-snapshot-index" = index, "receiving database snapshot");
     match save(&hub.settings.snapshot_dir, index, checksum, &mut source).await {
-        Ok((file, bytes)) => {
+        Ok(Saved { file, bytes, syncing }) => {
             count(&counters.received_bytes, bytes as usize);
             count(&counters.snapshots_received, 1);
             let took = start.elapsed();
             tracing::info!("remote-peer-id" = id, bytes, ?took, "received and saved database snapshot");
-            hub.events.measured(from, Measured::SnapshotReceived(took));
+            hub.events.measured(from, Measured::SnapshotReceived { took, syncing });
             let (receipt, answer) = Receipt::new();
             hub.events.receive_snapshot(message, file, receipt);
             match answer.await {
@@ -116,14 +116,17 @@ async fn read_message(source: &mut Source) -> Result<api::raftpb::Message, Strin
     codec::decode(bytes).map_err(|refused| format!("failed to decode raft message ({refused})"))
 }
 
+/// What has been saved.
+struct Saved {
+    file: PathBuf,
+    bytes: u64,
+    /// How much of the time went into syncs.
+    syncing: Duration,
+}
+
 /// Writes what is left of the body to a file of the name that the index calls for. The file exists
 /// under that name only if all of it is there, on the disk.
-async fn save(
-    directory: &Path,
-    index: u64,
-    checksum: Option<u32>,
-    source: &mut Source,
-) -> io::Result<(PathBuf, u64)> {
+async fn save(directory: &Path, index: u64, checksum: Option<u32>, source: &mut Source) -> io::Result<Saved> {
     static TRANSFERS: AtomicU64 = AtomicU64::new(0);
     let number = TRANSFERS.fetch_add(1, Ordering::Relaxed);
     let temporary = Temporary::new(directory.join(format!("{index:016x}.{number}{PARTIAL}")));
@@ -131,6 +134,7 @@ async fn save(
     let create = move || fs::File::options().write(true).create_new(true).open(path);
     let mut file = blocking(create).await?;
     let (mut bytes, mut unsynced, mut seen) = (0u64, 0u64, 0);
+    let mut syncing = Duration::ZERO;
     while let Some(piece) = source.piece().await? {
         seen = crc32c::crc32c_append(seen, &piece);
         bytes += piece.len() as u64;
@@ -139,28 +143,34 @@ async fn save(
         if sync {
             unsynced = 0;
         }
-        file = blocking(move || {
+        let took;
+        (file, took) = blocking(move || {
             file.write_all(&piece)?;
+            let began = Instant::now();
             if sync {
                 file.sync_data()?;
             }
-            Ok(file)
+            Ok((file, began.elapsed()))
         })
         .await?;
+        syncing += took;
     }
     if checksum.is_some_and(|checksum| checksum != seen) {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the checksum of what came is wrong"));
     }
     let last = directory.join(format!("{index:016x}.snap.db"));
     let (directory, from, to) = (directory.to_owned(), temporary.path().to_owned(), last.clone());
-    blocking(move || {
+    syncing += blocking(move || {
+        let began = Instant::now();
         file.sync_all()?;
+        let took = began.elapsed();
         fs::rename(from, to)?;
-        fs::File::open(directory)?.sync_all()
+        fs::File::open(directory)?.sync_all()?;
+        Ok(took)
     })
     .await?;
     temporary.keep();
-    Ok((last, bytes))
+    Ok(Saved { file: last, bytes, syncing })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
