@@ -77,7 +77,7 @@ pub struct Config {
     pub warning_apply: Duration,
     /// `--warning-unary-request-duration`.
     pub warning_request: Duration,
-    /// `--max-learners`.
+    /// `--max-learners`: the same on all members, or they come to different configurations.
     pub max_learners: usize,
     /// `--metrics extensive`.
     pub extensive_metrics: bool,
