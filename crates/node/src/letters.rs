@@ -198,16 +198,15 @@ impl Letters {
         self.ticks = ticks;
     }
 
-    /// Gives the node everything, in the order that it must be seen in; `held` is what becomes of a
-    /// proposal that another member sent and that nobody would take now. How far the machine has applied,
-    /// if that is news.
+    /// Gives the node everything, in the order that it must be seen in, but for proposals of other members:
+    /// `propose` does that. How far the machine has applied, if that is news.
     ///
     /// Acknowledgements first, then what others say, so that what was waiting before a pause is seen
     /// before time is judged to have run out; but what tells of a pause comes before everything (R21).
     pub(crate) fn hand_over(
         &mut self,
         node: &mut Node,
-        mut held: impl FnMut(Message),
+        mut propose: impl FnMut(Message, &mut Node, &mut Vec<Effect>),
         effects: &mut Vec<Effect>,
     ) -> Option<Index> {
         let mut applied = None;
@@ -230,8 +229,8 @@ impl Letters {
         }
         self.message_bytes = 0;
         for message in self.messages.drain(..) {
-            if matches!(message.body, Body::Propose { .. }) && !node.takes_proposals() {
-                held(message);
+            if matches!(message.body, Body::Propose { .. }) {
+                propose(message, node, effects);
             } else {
                 node.handle(Input::Receive(message), effects);
             }

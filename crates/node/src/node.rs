@@ -154,6 +154,12 @@ impl Node {
         self.raft.takes_proposals()
     }
 
+    /// Whether a change of the configuration would enter the log with them: not where this leader has one
+    /// that is yet to be applied.
+    pub fn takes_conf_changes(&self) -> bool {
+        self.raft.takes_conf_changes()
+    }
+
     /// Term, vote and commit index, durable or not.
     pub fn hard_state(&self) -> HardState {
         self.raft.hard_state()

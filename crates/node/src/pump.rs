@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use raft::{ConfState, Index, Message, NodeId, Status};
+use raft::{Body, ConfState, Entry, Index, Message, NodeId, Status};
 
 use crate::effect::{Effect, Input};
 use crate::letters::{Letters, size};
@@ -26,13 +26,12 @@ enum Start {
 }
 
 /// Proposals of other members that came while nobody would take them: the leader hands over, or has
-/// just been lost. Raft would drop them, and their clients would wait in vain; a message that is late
-/// does no harm.
+/// just been lost, or a change of the configuration has to wait for the one before it. Raft would drop
+/// them, and their clients would wait in vain; a message that is late does no harm.
 #[derive(Debug, Default)]
 struct Held {
-    messages: Vec<Message>,
+    messages: Vec<(Message, Duration)>,
     bytes: usize,
-    since: Option<Duration>,
 }
 
 /// How much of them is held, in bytes, and for how long at the most: clients have given up by then.
@@ -40,26 +39,57 @@ const MAX_HELD_BYTES: usize = 16 << 20;
 const MAX_HELD: Duration = Duration::from_secs(5);
 
 impl Held {
-    fn keep(&mut self, message: Message, now: Duration) {
-        let size = size(&message);
-        if self.bytes + size <= MAX_HELD_BYTES {
-            self.bytes += size;
-            self.since.get_or_insert(now);
-            self.messages.push(message);
+    /// Gives raft a proposal, or keeps it.
+    fn propose(&mut self, message: Message, node: &mut Node, now: Duration, effects: &mut Vec<Effect>) {
+        for message in parts(message) {
+            if takes(node, &message) {
+                node.handle(Input::Receive(message), effects);
+                continue;
+            }
+            let size = size(&message);
+            if self.bytes + size <= MAX_HELD_BYTES {
+                self.bytes += size;
+                self.messages.push((message, now));
+            }
         }
     }
 
-    /// Gives raft what was held, as if it came from here: whoever sent it may be the leader by now.
+    /// Gives raft what was held and would be taken now, as if it came from here: whoever sent it may be
+    /// the leader by now.
     fn release(&mut self, node: &mut Node, now: Duration, effects: &mut Vec<Effect>) {
-        if self.since.is_some_and(|since| now.saturating_sub(since) > MAX_HELD) {
-            *self = Self::default();
-        } else if !self.messages.is_empty() && node.takes_proposals() {
-            for message in std::mem::take(self).messages {
+        for (message, since) in std::mem::take(&mut self.messages) {
+            let is_late = now.saturating_sub(since) > MAX_HELD;
+            if !is_late && !takes(node, &message) {
+                self.messages.push((message, since));
+                continue;
+            }
+            self.bytes -= size(&message);
+            if !is_late {
                 let message = Message { from: message.to, ..message };
                 node.handle(Input::Receive(message), effects);
             }
         }
     }
+}
+
+/// Whether what is proposed would enter a log now.
+fn takes(node: &Node, message: &Message) -> bool {
+    node.takes_proposals() && (node.takes_conf_changes() || !changes_configuration(message))
+}
+
+fn changes_configuration(message: &Message) -> bool {
+    matches!(&message.body, Body::Propose { entries } if entries.iter().any(Entry::is_conf_change))
+}
+
+/// The same proposals in messages of their own, if a change of the configuration is among them: it may have
+/// to wait where the others need not.
+fn parts(message: Message) -> Vec<Message> {
+    if !changes_configuration(&message) {
+        return vec![message];
+    }
+    let Message { from, to, term, body: Body::Propose { entries } } = message else { return vec![message] };
+    let alone = |entry| Message { from, to, term, body: Body::Propose { entries: vec![entry] } };
+    entries.into_iter().map(alone).collect()
 }
 
 impl Pump {
@@ -75,7 +105,10 @@ impl Pump {
     /// never goes back.
     pub fn turn(&mut self, letters: &mut Letters, now: Duration, effects: &mut Vec<Effect>) {
         let Pump { node, applied, start, held } = self;
-        if let Some(index) = letters.hand_over(node, |message| held.keep(message, now), effects) {
+        let propose = |message, node: &mut Node, effects: &mut Vec<Effect>| {
+            held.propose(message, node, now, effects);
+        };
+        if let Some(index) = letters.hand_over(node, propose, effects) {
             *applied = index;
         }
         held.release(node, now, effects);

@@ -76,6 +76,44 @@ fn a_proposal_does_not_wait_for_longer_than_its_client() {
     assert_eq!(passed_on(&next), [(1, 2)]);
 }
 
+/// One change of the configuration is under way at a time (R15). Whoever asks for another one through a
+/// follower hears nothing of it if the leader drops it, so it waits; what was asked with it does not.
+#[test]
+fn a_change_of_the_configuration_waits_for_the_one_before_it() {
+    let mut pump = pump(1, 0);
+    turn(&mut pump, 0, |letters| letters.tick(false));
+    turn(&mut pump, 0, |letters| letters.persisted(PersistId(1)));
+    turn(&mut pump, 0, |letters| letters.persisted(PersistId(2)));
+    turn(&mut pump, 0, |letters| letters.applied(Index(1), &mut Vec::new()));
+    let change = |node| {
+        let change = Change { kind: ChangeKind::AddLearnerNode, node: NodeId(node) };
+        let change = ConfChange { id: node, change, context: [].into() };
+        let kind = EntryKind::ConfChange;
+        Entry { term: Term(0), index: Index(0), kind, data: change.encode().into() }
+    };
+    let Message { body: Body::Propose { entries: put }, .. } = proposal(2) else { unreachable!() };
+    let asked = message(2, 0, Body::Propose { entries: [vec![change(7), change(8)], put].concat() });
+    let appended = |effects: &[Effect]| -> Vec<EntryKind> {
+        let persisted =
+            effects.iter().filter_map(|e| if let Effect::Persist(p) = e { Some(p) } else { None });
+        persisted.flat_map(|persist| &persist.entries).map(|entry| entry.kind).collect()
+    };
+    let effects = turn(&mut pump, 1, |letters| receive(letters, [asked]));
+    assert_eq!(appended(&effects), [EntryKind::ConfChange, EntryKind::Normal]);
+    let Some(Effect::Persist(persist)) = effects.iter().rfind(|e| matches!(e, Effect::Persist(_))) else {
+        panic!("{effects:?}")
+    };
+    let (id, last) = (persist.id, persist.entries.last().unwrap().index);
+    let effects = turn(&mut pump, 2, |letters| letters.persisted(id));
+    assert_eq!(appended(&effects), [], "committed is not applied");
+    let applied = ConfChangeV2 {
+        changes: vec![Change { kind: ChangeKind::AddLearnerNode, node: NodeId(7) }],
+        ..ConfChangeV2::default()
+    };
+    let effects = turn(&mut pump, 3, |letters| letters.applied(last, &mut vec![applied]));
+    assert_eq!(appended(&effects), [EntryKind::ConfChange]);
+}
+
 #[test]
 fn no_more_is_held_than_there_is_room_for() {
     let mut pump = pump(3, 0);

@@ -287,6 +287,15 @@ impl Raft {
         }
     }
 
+    /// Whether a change of the configuration would enter the log with them: not where this leader has one
+    /// that is yet to be applied.
+    pub fn takes_conf_changes(&self) -> bool {
+        match &self.role {
+            Role::Leader(leader) => leader.pending_conf <= self.log.applied(),
+            _ => true,
+        }
+    }
+
     /// Asks up to where the machine must have applied so that a read now is linearizable.
     pub fn read_index(&mut self, id: ReadId) {
         self.dirty = true;

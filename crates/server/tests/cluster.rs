@@ -331,6 +331,34 @@ fn a_member_joins_is_promoted_and_removed() {
     }
 }
 
+/// The leader takes one change of members at a time; those who ask by way of a follower at the same moment
+/// are answered all the same, as soon as it is their turn.
+#[test]
+fn changes_of_members_at_one_moment_are_all_answered() {
+    const ROUNDS: usize = 20;
+    let directory = tempfile::tempdir().unwrap();
+    let members = found(directory.path(), &["a", "b", "c"]);
+    let at = leader(&members);
+    let followers: Vec<&Running> =
+        members.iter().filter(|running| running.id() != members[at].id()).collect();
+    for _ in 0..ROUNDS {
+        let asked: Vec<_> = followers
+            .iter()
+            .map(|running| {
+                let (id, url) = (running.id(), running.place.url.clone());
+                running.begin(move |member| async move { member.update_member(id, &[url]).await.map(|_| ()) })
+            })
+            .collect();
+        for answer in asked {
+            // One that is dropped is not answered until its request times out.
+            assert_eq!(answer.recv_timeout(support::PATIENCE).unwrap(), Ok(()));
+        }
+    }
+    for running in members {
+        running.stop();
+    }
+}
+
 #[test]
 fn a_leader_that_is_removed_is_not_missed_for_long() {
     let directory = tempfile::tempdir().unwrap();

@@ -24,7 +24,7 @@ pub(crate) struct Leader {
     /// Until this is applied no configuration change may be appended. Nobody knows whether one is
     /// among the entries a leader found, so at first it is the leader's own first entry: that being
     /// applied also means that something of this term is committed.
-    pending_conf: Index,
+    pub(crate) pending_conf: Index,
     /// Payload bytes after the commit index.
     uncommitted: usize,
     /// Set when this member is no voter any more.
@@ -89,7 +89,8 @@ impl Raft {
         if let Some(transfer) = &mut leader.transfer {
             transfer.ticks += 1;
             // It did not happen in time: lead on.
-            if transfer.ticks >= self.config.election_ticks {
+            // R18, planted: transfer-without-end.
+            if transfer.ticks >= self.config.election_ticks && !planted::is("transfer-without-end") {
                 leader.transfer = None;
                 self.dirty = true;
                 self.leave_joint();
