@@ -80,26 +80,3 @@ async fn a_lease_that_survives_a_restart_still_runs_out_with_the_keys_it_has_by_
     assert_eq!(client.leases().await?.leases().iter().map(|lease| lease.id()).collect::<Vec<_>>(), [long]);
     Ok(())
 }
-
-/// Takes more than five minutes, since the first checkpoint of a lease is written after that time.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "waits five minutes for a checkpoint"]
-async fn a_checkpoint_keeps_a_restart_from_extending_a_lease() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let server = Server::start(directory.path(), &[])?;
-    let mut client = server.client().await?;
-    let lease = client.lease_grant(1_000, None).await?.id();
-    let renewed = client.lease_grant(1_000, None).await?.id();
-    tokio::time::sleep(std::time::Duration::from_secs(305)).await;
-    let (mut keeper, mut answers) = client.lease_keep_alive(renewed).await?;
-    keeper.keep_alive().await?;
-    assert_eq!(answers.message().await?.map(|answer| answer.ttl()), Some(1_000));
-    let server = server.kill()?.start()?;
-    let mut client = server.client().await?;
-    let left = client.lease_time_to_live(lease, None).await?;
-    assert_eq!(left.granted_ttl(), 1_000);
-    assert!((600..=702).contains(&left.ttl()), "{} s left of a lease checkpointed at 700 s", left.ttl());
-    let left = client.lease_time_to_live(renewed, None).await?;
-    assert!((900..=1_001).contains(&left.ttl()), "{} s left of a lease that was renewed", left.ttl());
-    Ok(())
-}

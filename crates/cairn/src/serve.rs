@@ -129,6 +129,7 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
         progress_interval: config.watch_progress_notify_interval,
         warning_apply: config.warning_apply_duration,
         warning_request: config.warning_unary_request_duration,
+        checkpoint_interval: server::Config::CHECKPOINT_INTERVAL,
         max_learners: usize::try_from(config.max_learners).unwrap_or(usize::MAX),
         extensive_metrics: config.metrics == Metrics::Extensive,
         no_fsync: config.unsafe_no_fsync,

@@ -209,6 +209,7 @@ fn open_machine(config: &Config, backend: &Backend) -> Result<(Machine, Shared),
     let options = apply::Options {
         lease: lease::Config {
             min_ttl: lease::Config::min_ttl_for(config.election_ticks(), config.heartbeat),
+            checkpoint_interval: Some(config.checkpoint_interval),
             ..lease::Config::default()
         },
         quota: Quota::from_flag(config.quota_bytes),

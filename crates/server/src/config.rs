@@ -79,6 +79,9 @@ pub struct Config {
     pub warning_request: Duration,
     /// `--max-learners`: the same on all members, or they come to different configurations.
     pub max_learners: usize,
+    /// How often the time that long leases have left is noted in the log, and so how much longer than
+    /// granted a lease may last if leaders change. etcd has no flag for it either.
+    pub checkpoint_interval: Duration,
     /// `--metrics extensive`.
     pub extensive_metrics: bool,
     /// `--unsafe-no-fsync`.
@@ -88,6 +91,9 @@ pub struct Config {
 }
 
 impl Config {
+    /// How often the time that long leases have left is noted, where nothing else is said (etcd's figure).
+    pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(300);
+
     /// What etcd's flags come to when none is given, but for the data directory; one thread serves.
     pub fn new(data_dir: PathBuf) -> Self {
         Self {
@@ -123,6 +129,7 @@ impl Config {
             warning_apply: Duration::from_millis(100),
             warning_request: Duration::from_millis(300),
             max_learners: 1,
+            checkpoint_interval: Self::CHECKPOINT_INTERVAL,
             extensive_metrics: false,
             no_fsync: false,
             shards: 1,

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use api::etcdserverpb::request_op::Request;
-use api::etcdserverpb::{RequestOp, TxnRequest};
+use api::etcdserverpb::{LeaseGrantRequest, LeaseTimeToLiveRequest, RequestOp, TxnRequest};
 use server::{ClusterState, Config, Error, StartError, cluster_id, member_id};
-use support::{Place, Running, found, join, leader, put, ready, restart, until};
+use support::{Place, Running, at_last, found, join, leader, put, ready, restart, until};
 
 #[test]
 fn whoever_is_asked_all_answer_alike() {
@@ -164,7 +164,6 @@ fn nothing_is_lost_on_the_way_to_a_leader_that_hands_over() {
         until("it leads", || {
             // Who has just been elected does not hand over before it has been told so again.
             members[leader(&members)].member().transfer_leader(to);
-            std::thread::sleep(Duration::from_millis(5));
             asked.member().raft().leader() == to
         });
     }
@@ -286,14 +285,12 @@ fn a_member_joins_is_promoted_and_removed() {
     let url = place.url.clone();
     let at = leader(&members);
     let (added, _) = members[at].run(move |member| async move {
-        // Connections must have lasted for a while, or the cluster counts as sick.
-        loop {
-            match member.add_member(std::slice::from_ref(&url), true).await {
-                Ok(added) => return added,
-                Err(error) => assert_eq!(error, server::ChangeError::Unhealthy),
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let (member, url) = (&member, &[url]);
+        at_last("connections that have lasted for a while, or the cluster counts as sick", || async {
+            let added = member.add_member(url, true).await;
+            added.inspect_err(|error| assert_eq!(*error, server::ChangeError::Unhealthy)).ok()
+        })
+        .await
     });
     let mut cluster: Vec<Place> = members.iter().map(|running| running.place.clone()).collect();
     cluster.push(place.clone());
@@ -304,10 +301,12 @@ fn a_member_joins_is_promoted_and_removed() {
     let id = joined.id();
     let at = leader(&members);
     members[at].run(move |member| async move {
-        while let Err(error) = member.promote_member(id).await {
-            assert_eq!(error, server::ChangeError::LearnerNotReady);
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let member = &member;
+        at_last("the learner to keep up", || async {
+            let promoted = member.promote_member(id).await;
+            promoted.inspect_err(|error| assert_eq!(*error, server::ChangeError::LearnerNotReady)).ok()
+        })
+        .await
     });
     until("it knows of its vote", || !joined.member().is_learner());
     members.push(joined);
@@ -367,10 +366,12 @@ fn a_leader_that_is_removed_is_not_missed_for_long() {
     let removed = members.remove(at);
     let id = removed.id();
     removed.run(move |member| async move {
-        while let Err(error) = member.remove_member(id).await {
-            assert_eq!(error, server::ChangeError::Unhealthy);
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        let member = &member;
+        at_last("connections that have lasted for a while", || async {
+            let removed = member.remove_member(id).await;
+            removed.inspect_err(|error| assert_eq!(*error, server::ChangeError::Unhealthy)).ok()
+        })
+        .await
     });
     let began = Instant::now();
     for running in &members {
@@ -385,6 +386,53 @@ fn a_leader_that_is_removed_is_not_missed_for_long() {
     for running in members {
         running.stop();
     }
+}
+
+/// What a lease has left is noted now and then, and a restart goes on from the last note (L5); a renewal
+/// takes the note back.
+#[test]
+fn a_checkpoint_keeps_a_restart_from_extending_a_lease() {
+    const TTL: i64 = 1_000;
+    const KEPT: i64 = 1;
+    const RENEWED: i64 = 2;
+    let directory = tempfile::tempdir().unwrap();
+    let (place, listener) = Place::new(directory.path(), "a");
+    let places = [place.clone()];
+    let start = |listener| {
+        let config = Config { checkpoint_interval: Duration::from_secs(1), ..place.config(&places) };
+        let running = Running::start(&place, listener, config).unwrap();
+        ready(std::slice::from_ref(&running));
+        running
+    };
+    let noted = |running: &Running, id| {
+        let stored = running.member().lessor().lock().stored();
+        stored.into_iter().find(|lease| lease.id.0 == id).unwrap().remaining_ttl
+    };
+    let running = start(listener);
+    for id in [KEPT, RENEWED] {
+        let grant = LeaseGrantRequest { id, ttl: TTL };
+        running.run(move |member| async move { member.propose(grant).await }).unwrap().unwrap();
+    }
+    for id in [KEPT, RENEWED] {
+        until("two seconds of it are noted to be over", || (1..=TTL - 2).contains(&noted(&running, id)));
+    }
+    let renewed = running.run(|member| async move { member.renew_lease(RENEWED).await });
+    assert_eq!(renewed.unwrap(), TTL);
+    assert_eq!(noted(&running, RENEWED), 0);
+    running.stop();
+    let running = start(place.listen());
+    let left = |id| {
+        let request = LeaseTimeToLiveRequest { id, keys: false };
+        let answer =
+            running.run(move |member| async move { member.lease_time_to_live(request).await }).unwrap();
+        assert_eq!(answer.granted_ttl, TTL);
+        answer.ttl
+    };
+    // A new leader adds an election timeout, and what is left is told in whole seconds.
+    let (kept, renewed) = (left(KEPT), left(RENEWED));
+    assert!((1..=TTL - 1).contains(&kept), "{kept} s left of a lease that had less than {TTL} s");
+    assert!(renewed > kept, "{renewed} s left of a lease that was renewed, {kept} s of the other one");
+    running.stop();
 }
 
 #[test]

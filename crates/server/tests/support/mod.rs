@@ -213,6 +213,18 @@ pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// Waits for an answer on a member's runtime thread, and asks again as long as there is none.
+pub async fn at_last<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
 /// Founds a cluster of members with these names.
 pub fn found(directory: &Path, names: &[&str]) -> Vec<Running> {
     let (places, listeners): (Vec<_>, Vec<_>) = names.iter().map(|name| Place::new(directory, name)).unzip();
