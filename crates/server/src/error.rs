@@ -5,7 +5,7 @@
 pub enum Error {
     /// No member leads at the moment; nothing entered the log.
     NoLeader,
-    /// The leader changed while the request was on its way: its outcome is not known.
+    /// The leader changed while the request was on its way, and it came to nothing in the time allowed.
     LeaderChanged,
     /// The request was not applied within the time allowed: its outcome is not known.
     Timeout,

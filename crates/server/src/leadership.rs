@@ -23,6 +23,8 @@ pub(crate) struct Leadership {
     leader: watch::Sender<u64>,
     /// When this member began to lead last.
     elected: Mutex<Option<Instant>>,
+    /// When this member last heard of another leader than the one before.
+    changed: Mutex<Option<Instant>>,
     reign: AtomicU64,
     /// When the last heartbeats were sent, by receiver.
     heartbeats: Mutex<BTreeMap<NodeId, Instant>>,
@@ -33,6 +35,7 @@ impl Default for Leadership {
         Self {
             leader: watch::Sender::new(0),
             elected: Mutex::default(),
+            changed: Mutex::default(),
             reign: AtomicU64::new(0),
             heartbeats: Mutex::default(),
         }
@@ -40,6 +43,11 @@ impl Default for Leadership {
 }
 
 impl Leadership {
+    /// When the leader known last became known.
+    pub(crate) fn changed(&self) -> Option<Instant> {
+        *self.changed.lock()
+    }
+
     pub(crate) fn reign(&self) -> Term {
         Term(self.reign.load(Ordering::Acquire))
     }
@@ -74,6 +82,9 @@ impl Member {
         }
         if leading && (!before.2 || anew) {
             *self.leadership().elected.lock() = Some(Instant::now());
+        }
+        if leader != 0 && before.1 != leader {
+            *self.leadership().changed.lock() = Some(Instant::now());
         }
         if !leading {
             self.leadership().heartbeats.lock().clear();

@@ -71,11 +71,21 @@ impl Reads {
         self.rounds.resume()
     }
 
-    /// Lets those go that have waited longer than `limit`.
-    pub(crate) fn expire(&mut self, now: Instant, limit: Duration) {
+    /// Lets those go that have waited longer than `limit`, the last change of leaders being at `changed`.
+    ///
+    /// etcd answers a read with `leader changed` at each change, for its client to ask again. Here it is
+    /// asked again by the member, which promises no less; only who has come to nothing by that is told.
+    pub(crate) fn expire(&mut self, now: Instant, limit: Duration, changed: Option<Instant>) {
         let now = now.duration_since(self.began);
-        for reader in self.rounds.forget(|since, _| now.saturating_sub(since) > limit) {
-            let _ = reader.send(Err(Error::Timeout));
+        let changed = changed.map(|changed| changed.duration_since(self.began));
+        for error in [Error::LeaderChanged, Error::Timeout] {
+            let goes = |since: Duration| {
+                let is_due = error == Error::Timeout || changed.is_some_and(|changed| changed > since);
+                is_due && now.saturating_sub(since) > limit
+            };
+            for reader in self.rounds.forget(|since, _| goes(since)) {
+                let _ = reader.send(Err(error));
+            }
         }
     }
 }
@@ -118,15 +128,18 @@ mod tests {
         let mut second = reads.join(after(3));
         let lost = reads.start(0, began).unwrap();
         let mut third = reads.join(after(6));
-        reads.expire(after(8), LIMIT);
+        reads.expire(after(8), LIMIT, None);
         assert_eq!(first.try_recv(), Ok(Err(Error::Timeout)));
         assert_eq!(second.try_recv(), Err(TryRecvError::Empty));
-        reads.expire(after(11), LIMIT);
-        assert_eq!(second.try_recv(), Ok(Err(Error::Timeout)));
+        reads.expire(after(11), LIMIT, Some(after(2)));
+        assert_eq!(second.try_recv(), Ok(Err(Error::Timeout)), "the leader is the one that it asked first");
         let next = reads.start(0, began).expect("a round that nobody waits for holds nobody up");
         reads.finish(lost.0, Ok(()));
         assert_eq!(third.try_recv(), Err(TryRecvError::Empty));
         reads.finish(next.0, Ok(()));
         assert_eq!(third.try_recv(), Ok(Ok(())));
+        let mut fourth = reads.join(after(12));
+        reads.expire(after(20), LIMIT, Some(after(13)));
+        assert_eq!(fourth.try_recv(), Ok(Err(Error::LeaderChanged)));
     }
 }

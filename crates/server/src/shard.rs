@@ -212,7 +212,7 @@ impl Shard {
         for (_, waiter) in late {
             let _ = waiter.answer.send(Answer::Failed(self.member.timeout(waiter.since)));
         }
-        local.reads.expire(now, limit);
+        local.reads.expire(now, limit, self.member.leadership().changed());
     }
 
     /// Hands an encoded request to the log; the answer comes once it is applied.
