@@ -78,6 +78,7 @@ fn calls_of(seed: u64) -> u64 {
     disk.calls()
 }
 
+/// W6: after an error of the disk nothing is read or written any more.
 #[test]
 fn the_nth_call_fails() {
     let seed = 3;

@@ -83,6 +83,7 @@ fn what_leaves_is_what_arrives() {
     }
 }
 
+/// W10, where it is sent: the body and its position come from one view, whatever is written meanwhile.
 #[test]
 fn an_export_is_of_one_moment() {
     let dir = tempfile::tempdir().unwrap();
@@ -188,6 +189,7 @@ impl Arrival {
     }
 }
 
+/// W12: cut at every 4 KiB, and a little after.
 #[test]
 fn a_body_that_is_cut_off_is_refused() {
     let arrival = Arrival::new();
@@ -201,6 +203,7 @@ fn a_body_that_is_cut_off_is_refused() {
     arrival.refused(Vec::new(), &arrival.at);
 }
 
+/// W10, where it arrives: a body older or newer than its metadata says.
 #[test]
 fn a_body_of_another_moment_is_refused() {
     let arrival = Arrival::new();

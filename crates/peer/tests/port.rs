@@ -139,6 +139,7 @@ fn snapshot(index: u8, data: &[u8]) -> Vec<u8> {
     [&(message.len() as u64).to_be_bytes()[..], &message, data].concat()
 }
 
+/// W12: nothing is taken for a database that is not there as a whole.
 #[test]
 fn a_database_that_is_cut_off_leaves_nothing() {
     let one = one();
@@ -164,6 +165,7 @@ fn a_database_that_is_cut_off_leaves_nothing() {
     assert_eq!(one.files(), ["0000000000000007.snap.db"]);
 }
 
+/// W12: the sender's checksum is over all of it.
 #[test]
 fn a_database_is_checked_before_it_is_taken() {
     let one = one();

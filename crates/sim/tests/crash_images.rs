@@ -52,6 +52,8 @@ fn run(what: &str, plan: &Plan, lives: u64, commands: u64, effort: Effort) -> u6
     images
 }
 
+/// W1: what was acknowledged is there, whichever of the unsynced sectors are; W7: and so are the files that
+/// were named, whichever of the names that were not synced are.
 #[test]
 fn a_member_comes_back_from_every_crash() {
     let lives = number("SIM_LIVES", 14);

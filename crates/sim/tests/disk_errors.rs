@@ -67,6 +67,7 @@ fn everything_told_is_there(life: &Life, start: &Image, told_before: u64, n: u64
     check.images
 }
 
+/// W6: whichever write, sync or rename fails, of the log or of the store, nothing is acknowledged after it.
 #[test]
 fn each_call_of_a_life_fails_once() {
     for seed in 5..8 {
@@ -114,6 +115,7 @@ fn each_call_of_a_recovery_fails_once() {
     println!("seed {seed}: each of {} calls after a crash failed once, {images} starts after it", n - 1);
 }
 
+/// W13: reading the log at a start needs no space. W6: a full disk is an error like any other.
 #[test]
 fn a_full_disk_stops_the_member_and_not_its_next_start() {
     let seed = 3;

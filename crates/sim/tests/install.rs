@@ -276,6 +276,7 @@ fn recover(disk: &Disk, acknowledged: u64, truth: &Truth) -> Outcome<Member> {
     Ok(member)
 }
 
+/// W7: the store's new file is synced before it is renamed, and the directory before anything relies on it.
 #[test]
 fn the_power_fails_at_every_call() {
     let (first, lives) = (number("SIM_SEED", 1), number("SIM_LIVES", 2));

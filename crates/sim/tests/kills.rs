@@ -81,6 +81,7 @@ fn the_page_cache_of_a_killed_process_is_not_taken_for_the_disk() {
     every_call(End::Killed);
 }
 
+/// W6: a start syncs what it reads before it trusts it.
 #[test]
 fn what_a_failed_sync_of_the_log_left_in_the_page_cache_is_not_taken_for_the_disk() {
     every_call(End::LogFailed);

@@ -14,9 +14,15 @@ type Contents = Arc<Mutex<Vec<u8>>>;
 pub(super) struct MemoryDisk {
     files: Mutex<BTreeMap<PathBuf, Contents>>,
     locked: Arc<AtomicBool>,
+    scarce: Arc<AtomicBool>,
 }
 
 impl MemoryDisk {
+    /// From now on there is room for what is written, and none to be reserved.
+    pub(super) fn make_scarce(&self) {
+        self.scarce.store(true, Ordering::SeqCst);
+    }
+
     /// Names and contents, as they are.
     pub(super) fn image(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let files = self.files.lock().unwrap();
@@ -32,7 +38,7 @@ impl MemoryDisk {
     }
 }
 
-struct MemoryFile(Contents);
+struct MemoryFile(Contents, Arc<AtomicBool>);
 
 struct Claim(Arc<AtomicBool>);
 
@@ -62,13 +68,13 @@ impl Disk for MemoryDisk {
         }
         let contents = Contents::default();
         files.insert(path.into(), contents.clone());
-        Ok(Box::new(MemoryFile(contents)))
+        Ok(Box::new(MemoryFile(contents, self.scarce.clone())))
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let files = self.files.lock().unwrap();
         let contents = files.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Box::new(MemoryFile(contents.clone())))
+        Ok(Box::new(MemoryFile(contents.clone(), self.scarce.clone())))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -122,6 +128,9 @@ impl DiskFile for MemoryFile {
     }
 
     fn allocate(&self, size: u64) -> io::Result<()> {
+        if self.1.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let mut data = self.0.lock().unwrap();
         let size = data.len().max(size as usize);
         data.resize(size, 0);

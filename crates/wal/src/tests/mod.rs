@@ -69,3 +69,29 @@ fn an_entry_of_an_unknown_kind_comes_back_as_it_was() {
     let (_, recovered) = open(&disk, 1 << 16, 0).unwrap();
     assert_eq!(recovered.entries, [odd]);
 }
+
+/// W13: a segment for which no space could be reserved is as good as any other, also at the next start,
+/// which needs no room for itself.
+#[test]
+fn a_disk_with_no_room_to_reserve_is_used_to_the_end() {
+    let disk = Arc::new(MemoryDisk::default());
+    let mut wal = create(&disk, 1 << 10);
+    disk.make_scarce();
+    let mut last = 0;
+    let mut write = |wal: &mut Wal| {
+        last += 1;
+        wal.append(Some(&state(1, 0, last)), &[entry(1, last, &[7; 100])]).unwrap();
+        wal.sync().unwrap();
+        wal.prepare().unwrap();
+        last
+    };
+    while wal.segment_count() < 4 {
+        write(&mut wal);
+    }
+    drop(wal);
+    let (mut wal, recovered) = open(&disk, 1 << 10, 0).unwrap();
+    let last = write(&mut wal);
+    assert_eq!(recovered.entries.len() as u64, last - 1);
+    drop(wal);
+    assert_eq!(open(&disk, 1 << 10, 0).unwrap().1.entries.len() as u64, last);
+}
