@@ -24,6 +24,24 @@ fn clusters_keep_their_promises_on_bad_days() {
     assert!(summary.fewest_kinds >= 6, "a run was too tame: {summary}");
 }
 
+/// R5: whichever of the six links of three members are cut, in all 64 ways, and for however long.
+#[test]
+fn all_64_link_masks_heal_to_one_leader_within_ten_election_timeouts() {
+    const LINKS: [(usize, usize); 6] = [(0, 1), (1, 0), (0, 2), (2, 0), (1, 2), (2, 1)];
+    const LASTS: [u64; 3] = [700_000, 3_000_000, 12_000_000];
+    let heal = |mask: u64| {
+        let cut: Vec<_> = (0..6).filter(|bit| mask >> bit & 1 == 1).map(|bit| LINKS[bit]).collect();
+        let times = LASTS.map(|lasts| sim::cluster::links::heal(mask * 3 + lasts, 3, &cut, lasts));
+        times.into_iter().map(|time| time.unwrap_or_else(|error| panic!("mask {mask:06b}: {error}"))).max()
+    };
+    let longest = std::thread::scope(|scope| {
+        let work = |worker| (worker..64).step_by(cores()).filter_map(|mask| heal(mask as u64)).max();
+        let workers: Vec<_> = (0..cores()).map(|worker| scope.spawn(move || work(worker))).collect();
+        workers.into_iter().filter_map(|worker| worker.join().unwrap()).max()
+    });
+    println!("the longest took {} ms", longest.unwrap_or_default() / 1000);
+}
+
 #[test]
 fn the_same_seed_is_the_same_history() {
     let from = number("SIM_SEED", 1);

@@ -131,6 +131,8 @@ pub(crate) struct Checks {
     pub(crate) ended: BTreeMap<i64, Ended>,
     /// Until when leases were promised to last, by their clients' reckoning: since when, and how long.
     promises: BTreeMap<i64, (Time, Time)>,
+    /// What the log says is left of leases in seconds, and since when.
+    notes: BTreeMap<i64, (Time, i64)>,
     /// When clocks jumped ahead, and by how much.
     pub(crate) jumps: Vec<(Time, Time)>,
     /// How much faster than time a clock may run, in thousandths.
@@ -165,6 +167,7 @@ impl Checks {
     pub(crate) fn new(machines: usize, min_ttl: i64, drift: u64) -> Checks {
         Checks {
             promises: BTreeMap::new(),
+            notes: BTreeMap::new(),
             jumps: Vec::new(),
             drift,
             leaders: BTreeMap::new(),
@@ -338,7 +341,9 @@ impl Checks {
             for one in &checkpoint.checkpoints {
                 if let Some(lease) = table.get_mut(&one.id) {
                     lease.1 = one.remaining_ttl;
+                    self.notes.insert(one.id, (now, one.remaining_ttl));
                 }
+                self.lease_lasts(one.id)?;
             }
         } else {
             return Ok(());
@@ -354,7 +359,28 @@ impl Checks {
         if asked + span > known.0 + known.1 {
             *known = (asked, span);
         }
+        self.lease_lasts(id)?;
         self.lease_lasted(id)
+    }
+
+    /// How far clocks have jumped ahead between two times.
+    fn jumped(&self, from: Time, to: Time) -> Time {
+        let jumps = self.jumps.iter().filter(|(at, _)| (from..=to).contains(at));
+        jumps.map(|(_, ahead)| ahead).sum()
+    }
+
+    /// Whoever leads next goes by what the log says is left of a lease, and an election: no client may have
+    /// been promised more.
+    fn lease_lasts(&self, id: i64) -> Checked {
+        let (Some((noted, left)), Some((asked, span))) = (self.notes.get(&id), self.promises.get(&id)) else {
+            return Ok(());
+        };
+        let until = noted + (*left as u64 + 1) * super::plan::SECOND + self.jumped(*asked, *noted);
+        ensure!(
+            *left == 0 || until >= asked + span,
+            "since {noted} the log gives lease {id} {left} s, though its client asked at {asked} and was given {span} us"
+        );
+        Ok(())
     }
 
     /// A lease never ends before its time, by any clock that is right.
@@ -362,10 +388,8 @@ impl Checks {
         let (Some(ended), Some((asked, span))) = (self.ended.get(&id), self.promises.get(&id)) else {
             return Ok(());
         };
-        let jumps = self.jumps.iter().filter(|(at, _)| at >= asked && *at <= ended.at);
-        let jumped: Time = jumps.map(|(_, ahead)| ahead).sum();
         ensure!(
-            ended.by_client || ended.at + jumped >= asked + span,
+            ended.by_client || ended.at + self.jumped(*asked, ended.at) >= asked + span,
             "lease {id} ended at {} by entry {}, though its client asked at {asked} and was given {span} us",
             ended.at,
             ended.index

@@ -20,8 +20,13 @@ const FIRST: &[u8] = b"k";
 const END: &[u8] = b"l";
 
 /// What a client asks, as the history has it and as a member gets it.
-pub(crate) fn request(random: &mut Random, number: u64, revision: i64) -> (Option<lin::Request>, Ask) {
-    match random.below(20) {
+pub(crate) fn request(
+    random: &mut Random,
+    number: u64,
+    revision: i64,
+    reads_only: bool,
+) -> (Option<lin::Request>, Ask) {
+    match if reads_only { 13 + random.below(7) } else { random.below(20) } {
         0..7 => {
             let put = put(random, number, 0);
             (Some(put_of(&put)), Ask::Put(put))

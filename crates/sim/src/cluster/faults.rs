@@ -29,7 +29,9 @@ impl World {
         if self.mended {
             return Ok(());
         }
-        let next = MILLISECOND + self.random.below(2 * self.plan.calm);
+        // They do not come singly: two at a time do what neither can.
+        let calm = if self.random.one_in(4) { SECOND } else { self.plan.calm };
+        let next = MILLISECOND + self.random.below(2 * calm);
         self.queue.after(next, What::Misfortune);
         let fault = self.plan.faults[self.random.below(self.plan.faults.len() as u64) as usize];
         let lasts = 100 * MILLISECOND + self.random.below(8 * SECOND);
@@ -38,17 +40,29 @@ impl World {
 
     fn befall(&mut self, fault: Fault, lasts: Time) -> Checked {
         let up = self.up();
-        let Some(&machine) = up.get(self.random.below(up.len().max(1) as u64) as usize) else {
+        let Some(&any) = up.get(self.random.below(up.len().max(1) as u64) as usize) else {
             return Ok(());
         };
+        // Nobody is missed more than a leader that does not know yet that it is gone.
+        let machine = match self.random.below(3) {
+            0 => self.leader().unwrap_or(any),
+            1 if up.contains(&self.struck) => self.struck,
+            _ => any,
+        };
+        self.struck = machine;
+        let parts = [Fault::Delay, Fault::Partition, Fault::OneWayPartition, Fault::Pause].contains(&fault);
+        if parts && self.random.one_in(2) {
+            // Clients that get no answers ask all the more.
+            self.flurry_until = self.queue.now + 3 * SECOND;
+        }
         match fault {
             Fault::Loss | Fault::Duplication | Fault::Delay | Fault::Reordering => {
                 self.tally.count(fault);
-                self.bad_weather(fault, lasts);
+                self.bad_weather(fault, machine, lasts);
             }
             Fault::Partition | Fault::OneWayPartition => {
                 self.tally.count(fault);
-                self.part(fault == Fault::OneWayPartition, lasts);
+                self.part(fault == Fault::OneWayPartition, machine, lasts);
             }
             Fault::ProcessKill | Fault::PowerLoss => {
                 self.tally.count(fault);
@@ -64,7 +78,12 @@ impl World {
                     self.queue.after(away, What::Start(machine));
                 }
             }
-            Fault::TornFlush | Fault::Snapshot | Fault::WatchLoss | Fault::WatchLag | Fault::LeaseExpiry => {
+            Fault::TornFlush
+            | Fault::Snapshot
+            | Fault::WatchLoss
+            | Fault::WatchLag
+            | Fault::LeaseExpiry
+            | Fault::LateReturn => {
                 // Of these the others take care, or they come by themselves.
             }
             Fault::ClockDrift => {}
@@ -184,13 +203,24 @@ impl World {
         Ok(())
     }
 
-    /// Some links are bad for a while.
-    fn bad_weather(&mut self, fault: Fault, lasts: Time) {
+    /// Who leads, or believes to; of several the newest.
+    fn leader(&self) -> Option<usize> {
+        let leads = |at: &usize| self.slots[*at].member.as_ref().is_some_and(|member| member.leading);
+        (0..MACHINES).filter(leads).max_by_key(|at| self.slots[*at].member.as_ref().map(|member| member.term))
+    }
+
+    /// Some links are bad for a while: all, some, or those of one machine, which is far away then.
+    fn bad_weather(&mut self, fault: Fault, machine: usize, lasts: Time) {
         let everywhere = self.random.one_in(3);
+        let far = !everywhere && self.random.one_in(2);
+        // What it says, what it hears, or both.
+        let way = self.random.below(3);
         let mut links = Vec::new();
         for from in 0..MACHINES {
             for to in 0..MACHINES {
-                if from == to || !everywhere && !self.random.one_in(3) {
+                let of_machine = from == machine && way != 0 || to == machine && way != 1;
+                let hit = everywhere || if far { of_machine } else { self.random.one_in(3) };
+                if from == to || !hit {
                     continue;
                 }
                 let (much, slow) = (20 + self.random.below(400), self.random.below(SECOND));
@@ -198,7 +228,7 @@ impl World {
                 match fault {
                     Fault::Loss => link.loss = much,
                     Fault::Duplication => link.duplication = much,
-                    Fault::Delay => link.delay = slow / 4,
+                    Fault::Delay => link.delay = if far { 4 * slow } else { slow / 4 },
                     _ => link.jitter = 1 + slow,
                 }
                 links.push((from, to));
@@ -207,21 +237,27 @@ impl World {
         self.relieve_after(lasts, Relief::Links(links));
     }
 
-    /// The machines fall into two parts, or some only hear and are not heard.
-    fn part(&mut self, one_way: bool, lasts: Time) {
-        let sides: Vec<bool> = (0..MACHINES).map(|_| self.random.one_in(2)).collect();
-        let single = self.random.below(MACHINES as u64) as usize;
+    /// The machines fall into two parts; or some are not heard; or one is not heard by anybody, and what it
+    /// hears is old, perhaps.
+    fn part(&mut self, one_way: bool, machine: usize, lasts: Time) {
+        let alone = self.random.one_in(3);
+        let sides: Vec<bool> =
+            (0..MACHINES).map(|at| if alone { at == machine } else { self.random.one_in(2) }).collect();
         let mask = one_way && self.random.one_in(2);
+        let old = if self.random.one_in(2) { self.random.below(2 * SECOND) } else { 0 };
         let mut links = Vec::new();
         for from in 0..MACHINES {
             for to in 0..MACHINES {
                 let cut = match (one_way, mask) {
                     (false, _) => sides[from] != sides[to],
                     (true, true) => self.random.one_in(3),
-                    (true, false) => from == single % self.plan.members,
+                    (true, false) => from == machine,
                 };
                 if from != to && cut {
                     self.network.link(from, to).cut = true;
+                    links.push((from, to));
+                } else if from != to && one_way && !mask && to == machine && old > 0 {
+                    self.network.link(from, to).delay = old;
                     links.push((from, to));
                 }
             }
@@ -318,6 +354,27 @@ impl World {
     }
 
     // ---- the end of it ----------------------------------------------------------------------
+
+    /// After everything was mended: one member is cut off once more, while the others have much to do, so that
+    /// it finds a world that has moved on and in which nothing happens any more. Whether there is one to spare.
+    pub(crate) fn hold_back(&mut self) -> bool {
+        let conf = self.checks.conf_at(self.checks.last());
+        let runs =
+            |id: &&node::NodeId| self.machines.get(&id.0).is_some_and(|at| self.slots[*at].member.is_some());
+        let running: Vec<u64> = conf.voters.iter().filter(runs).map(|id| id.0).collect();
+        if running.len() < 2 || (running.len() - 1) * 2 <= conf.voters.len() {
+            return false;
+        }
+        self.tally.count(Fault::LateReturn);
+        let id = running[self.random.below(running.len() as u64) as usize];
+        let machine = self.machines[&id];
+        for other in (0..MACHINES).filter(|other| *other != machine) {
+            self.network.link(machine, other).cut = true;
+            self.network.link(other, machine).cut = true;
+        }
+        self.flurry_until = self.queue.now + super::world::LATE;
+        true
+    }
 
     /// Everything works from now on, but for a minority that may stay away.
     pub(crate) fn mend(&mut self) -> Checked {

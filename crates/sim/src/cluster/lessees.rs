@@ -40,6 +40,8 @@ pub(crate) struct Lessee {
     asked: Time,
     granted: bool,
     renewals: u64,
+    /// One in so many times it goes, instead of renewing.
+    loyalty: u64,
     left: Time,
 }
 
@@ -56,6 +58,7 @@ impl Lessee {
             asked: 0,
             granted: false,
             renewals: 0,
+            loyalty: 1,
             left: 0,
         }
     }
@@ -84,7 +87,10 @@ impl Lessee {
             return Ok(Next::default());
         }
         self.step += 1;
-        if !up.is_empty() && (!up.contains(&self.machine) || random.one_in(8)) {
+        // Who was not answered asks elsewhere, perhaps.
+        let unanswered = matches!(self.state, State::Asked | State::Renewing | State::Putting);
+        let moves = random.one_in(8) || unanswered && random.one_in(2);
+        if !up.is_empty() && (!up.contains(&self.machine) || moves) {
             self.machine = up[random.below(up.len() as u64) as usize];
         }
         let soon = |random: &mut Random| Next { ask: None, after: Some(random.below(SECOND)) };
@@ -94,6 +100,8 @@ impl Lessee {
                 self.count += 1;
                 self.lease = (self.number as i64) << 32 | self.count;
                 self.ttl = 2 + random.below(12) as i64;
+                // Those who go soon rest on what they were told last.
+                self.loyalty = if random.one_in(2) { 3 } else { 14 };
                 (self.granted, self.renewals) = (false, 0);
                 let request = LeaseGrantRequest { id: self.lease, ttl: self.ttl };
                 self.ask(State::Asked, Ask::Grant(request), random, now)
@@ -103,7 +111,7 @@ impl Lessee {
                 self.state = State::Without;
                 soon(random)
             }
-            State::Holding if closed || random.one_in(14) => {
+            State::Holding if closed || random.one_in(self.loyalty) => {
                 (self.state, self.left) = (State::Leaving, now);
                 if !closed && random.one_in(3) {
                     let request = LeaseRevokeRequest { id: self.lease };

@@ -153,8 +153,8 @@ pub const PLANTED: &[(&str, &str)] = &[
     ("watch-jumps", "V5: a watcher that compaction passed goes on behind the hole"),
     ("events-split", "V6: one revision in several responses"),
     ("renew-without-round", "L2: a deposed leader renews leases"),
-    ("renew-in-any-reign", "L3: a renewal rests on another reign's proof"),
     ("drop-checkpoint", "L5: a leader change gives leases their full time again"),
+    ("checkpoint-after-renewal", "L5: a checkpoint on its way cuts a renewed lease short"),
     ("revoke-in-any-term", "L1: a deposed leader's revocation is passed on"),
 ];
 

@@ -45,6 +45,7 @@
 //! | `faults` | misfortunes |
 //! | `clients`, `lessees`, `watchers` | who uses the cluster |
 //! | `checks` | what must stay true |
+//! | `links` | three members, and every way to cut their links |
 //! | `many` | many seeds, and planted bugs |
 
 mod checks;
@@ -53,6 +54,7 @@ mod disk;
 mod driver;
 mod faults;
 mod lessees;
+pub mod links;
 pub mod many;
 mod member;
 mod network;

@@ -43,11 +43,12 @@ pub enum Fault {
     WatchLag,
     LostAnswer,
     LeaseExpiry,
+    LateReturn,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 29] = [
+    pub const ALL: [Fault; 30] = [
         Fault::Loss,
         Fault::Duplication,
         Fault::Delay,
@@ -77,6 +78,7 @@ impl Fault {
         Fault::WatchLag,
         Fault::LostAnswer,
         Fault::LeaseExpiry,
+        Fault::LateReturn,
     ];
 }
 
@@ -120,6 +122,8 @@ pub struct Plan {
     pub election_ticks: u64,
     /// Clients that read and write.
     pub clients: usize,
+    /// Clients that only read: no write of theirs is stuck at a member that cannot commit.
+    pub readers: usize,
     /// Clients that keep a lease alive.
     pub lease_clients: usize,
     /// Clients that watch.
@@ -166,7 +170,8 @@ impl Plan {
             patience: 60 * SECOND,
             tick: 100 * MILLISECOND,
             election_ticks: 10,
-            clients: 2 + random.below(5) as usize,
+            clients: 2 + random.below(4) as usize,
+            readers: random.below(3) as usize,
             lease_clients: random.below(5) as usize,
             watchers: random.below(7) as usize,
             rest: if busy { 20 + random.below(150) } else { 300 + random.below(1500) } * MILLISECOND,
@@ -176,7 +181,7 @@ impl Plan {
             snapshot_count: 5 + random.below(100),
             catch_up: random.below(60),
             flush_age: (1 + random.below(20)) * SECOND,
-            checkpoint: (2 + random.below(10)) * SECOND,
+            checkpoint: (1 + random.below(8)) * SECOND,
             drift: random.below(60),
             small_streams: random.one_in(2),
         }

@@ -26,6 +26,12 @@ pub(crate) const MACHINES: usize = 12;
 /// The client that administers: nobody waits for its answers but the machines it starts.
 pub(crate) const ADMIN: usize = usize::MAX;
 
+/// How long clients rest in a flurry, at the most.
+const FLURRY: Time = 150 * MILLISECOND;
+
+/// For how long a member misses everything that comes back when nobody writes any more.
+pub(crate) const LATE: Time = 6 * SECOND;
+
 /// Steps that the search for an order may take, for one history.
 const SEARCH: usize = 2_000_000;
 
@@ -50,6 +56,7 @@ struct Client {
     machine: usize,
     step: u64,
     pending: Option<Pending>,
+    reads_only: bool,
     /// What it got since things were mended: writes and reads.
     done: (u64, u64),
 }
@@ -79,9 +86,13 @@ pub(crate) struct World {
     pub(crate) lost_answers: u64,
     pub(crate) mended: bool,
     closed: bool,
+    /// Until then clients hardly rest.
+    pub(crate) flurry_until: Time,
     /// Machines that stay away when everything is mended: a minority.
     pub(crate) away: BTreeSet<usize>,
     pub(crate) reliefs: Vec<super::faults::Relief>,
+    /// The machine that something befell last.
+    pub(crate) struck: usize,
     /// Members waiting to be started once the cluster has agreed to them, by step of the admin.
     pub(crate) additions: BTreeMap<u64, usize>,
     pub(crate) admin_step: u64,
@@ -112,7 +123,11 @@ pub struct Report {
 
 impl World {
     pub(crate) fn new(seed: u64) -> World {
-        let plan = Plan::of(seed);
+        World::of(Plan::of(seed), seed)
+    }
+
+    /// A world that goes by `plan`, whatever plan the seed stands for.
+    pub(crate) fn of(plan: Plan, seed: u64) -> World {
         let mut random = Random::new(seed);
         let ids: Vec<u64> = (1..=plan.members as u64).collect();
         let slots = (0..MACHINES).map(|number| Slot {
@@ -133,8 +148,14 @@ impl World {
             }
         }
         let drift = if plan.may(Fault::ClockDrift) { plan.drift } else { 0 };
-        let client = |machine| Client { machine, step: 0, pending: None, done: (0, 0) };
-        let first_lessee = plan.clients;
+        let all = plan.clients + plan.readers;
+        let client = |number| Client {
+            machine: number % plan.members,
+            step: 0,
+            pending: None,
+            reads_only: number >= plan.clients,
+            done: (0, 0),
+        };
         World {
             queue: Queue::new(),
             network: Network::new(MACHINES),
@@ -143,16 +164,18 @@ impl World {
             trace: seed,
             machines: ids.iter().map(|id| (*id, *id as usize - 1)).collect(),
             starts: vec![0; MACHINES],
-            clients: (0..plan.clients).map(|i| client(i % plan.members)).collect(),
-            lessees: (0..plan.lease_clients).map(|i| Lessee::new(first_lessee + i)).collect(),
+            clients: (0..all).map(client).collect(),
+            lessees: (0..plan.lease_clients).map(|i| Lessee::new(all + i)).collect(),
             watchers: (0..plan.watchers).map(|i| Watcher::new(i, &mut random)).collect(),
             history: History::default(),
             requests: 0,
             lost_answers: 0,
             mended: false,
             closed: false,
+            flurry_until: 0,
             away: BTreeSet::new(),
             reliefs: Vec::new(),
+            struck: 0,
             additions: BTreeMap::new(),
             admin_step: 0,
             slots,
@@ -166,18 +189,7 @@ impl World {
         if self.plan.may(Fault::ClockDrift) && self.plan.drift > 0 {
             self.tally.count(Fault::ClockDrift);
         }
-        for machine in 0..self.plan.members {
-            self.queue.at(0, What::Start(machine));
-        }
-        for client in 0..self.clients.len() + self.lessees.len() {
-            let at = self.random.below(2 * SECOND);
-            self.queue.at(at, What::Client(client, 0));
-        }
-        for watcher in 0..self.watchers.len() {
-            let at = self.random.below(5 * SECOND);
-            self.queue.at(at, What::Watcher(watcher, 0));
-        }
-        self.queue.at(SECOND, What::Compare);
+        self.begin();
         let first = self.random.below(self.plan.calm) + SECOND;
         self.queue.at(first, What::Misfortune);
 
@@ -190,8 +202,16 @@ impl World {
         let mended = self.queue.now;
         self.until(mended + self.plan.patience / 2)?;
         self.has_made_progress()?;
+        let late = self.plan.may(Fault::LateReturn) && self.hold_back();
+        if late {
+            self.until(self.queue.now + LATE)?;
+        }
         self.closed = true;
-        self.until(mended + self.plan.patience)?;
+        if late {
+            self.until(self.queue.now + 2 * SECOND)?;
+            self.network.heal();
+        }
+        self.until(self.queue.now + self.plan.patience / 2)?;
         self.is_at_rest()?;
         let figures = self.is_linearizable()?;
         Ok(Report {
@@ -207,7 +227,23 @@ impl World {
         })
     }
 
-    fn until(&mut self, end: Time) -> Checked {
+    /// Starts everybody.
+    pub(crate) fn begin(&mut self) {
+        for machine in 0..self.plan.members {
+            self.queue.at(0, What::Start(machine));
+        }
+        for client in 0..self.clients.len() + self.lessees.len() {
+            let at = self.random.below(2 * SECOND);
+            self.queue.at(at, What::Client(client, 0));
+        }
+        for watcher in 0..self.watchers.len() {
+            let at = self.random.below(5 * SECOND);
+            self.queue.at(at, What::Watcher(watcher, 0));
+        }
+        self.queue.at(SECOND, What::Compare);
+    }
+
+    pub(crate) fn until(&mut self, end: Time) -> Checked {
         while self.queue.next_time().is_some_and(|time| time <= end) {
             if let Some(what) = self.queue.next() {
                 self.happen(what)?;
@@ -473,7 +509,9 @@ impl World {
         }
         let machine = client.machine;
         self.requests += 1;
-        let (request, ask) = clients::request(&mut self.random, self.requests, self.checks.revision());
+        let (number_of, revision) = (self.requests, self.checks.revision());
+        let reads_only = client.reads_only;
+        let (request, ask) = clients::request(&mut self.random, number_of, revision, reads_only);
         let writes = !matches!(ask, Ask::Range(_) | Ask::Serializable(_));
         let id = request.map(|request| self.history.begin(self.queue.now, request));
         self.clients[number].pending = Some(Pending { id, writes });
@@ -484,7 +522,8 @@ impl World {
     }
 
     fn rest(&mut self, number: usize) {
-        let rest = self.random.below(2 * self.plan.rest);
+        let flurry = self.queue.now < self.flurry_until;
+        let rest = self.random.below(if flurry { self.plan.rest.min(FLURRY) } else { 2 * self.plan.rest });
         self.queue.after(rest, What::Client(number, self.clients[number].step));
     }
 
@@ -652,7 +691,7 @@ impl World {
     }
 
     /// A healed majority must have made progress, and every client with it.
-    fn has_made_progress(&self) -> Checked {
+    pub(crate) fn has_made_progress(&self) -> Checked {
         if self.waits_for_the_removed() {
             return Ok(());
         }
@@ -682,7 +721,7 @@ impl World {
         members.filter(|member| conf.voters.iter().any(|id| id.0 == member.id)).any(waits)
     }
 
-    fn picture(&self) -> String {
+    pub(crate) fn picture(&self) -> String {
         let members = self.slots.iter().filter_map(|slot| slot.member.as_deref());
         let lines = members.map(|member| {
             let status = member.pump.status();

@@ -66,6 +66,7 @@ pub const PLANTED: &[(&str, &str)] = &[
     ("silent-to-the-past", "R5: a member stuck in a higher term is never let in again"),
     ("snapshot-without-conf", "W11: a snapshot's configuration is not taken over"),
     ("stale-append-ack", "R7: an acknowledgement counts for entries that were overwritten"),
+    ("transfer-without-end", "R18: a transfer that came to nothing is never given up"),
     ("truncate-on-old-append", "an old append cuts off what later ones have brought"),
     ("two-config-changes", "R15: a change of the members before the last one is applied"),
     ("vote-for-shorter-log", "a vote for a candidate that lacks what may be committed"),
