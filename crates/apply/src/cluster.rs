@@ -140,11 +140,7 @@ impl Cluster {
     ///
     /// # Errors
     /// In etcd's order of checks, raft's own last; nothing has changed then.
-    pub(crate) fn change(
-        &mut self,
-        change: &ConfChange,
-        max_learners: usize,
-    ) -> Result<Vec<TableOp>, Refused> {
+    pub(crate) fn change(&mut self, change: &ConfChange) -> Result<Vec<TableOp>, Refused> {
         let id = change.change.node.0;
         if self.removed.contains(&id) {
             return Err(Rejection::MemberRemoved.into());
@@ -153,11 +149,7 @@ impl Cluster {
             kind @ (ChangeKind::AddNode | ChangeKind::AddLearnerNode) => {
                 let context: ChangeContext = from_json(&change.context).ok_or(Refused::UNREADABLE)?;
                 let new = context.member;
-                Some(if context.is_promote {
-                    self.promoted(id, kind)?
-                } else {
-                    self.added(id, kind, new, max_learners)?
-                })
+                Some(if context.is_promote { self.promoted(id, kind)? } else { self.added(id, kind, new)? })
             }
             ChangeKind::UpdateNode => {
                 let old = self.members.get(&id).ok_or(Rejection::MemberNotFound)?;
@@ -201,16 +193,25 @@ impl Cluster {
         [TableOp::delete(Table::Members, key.clone()), TableOp::put(Table::MembersRemoved, key, REMOVED)]
     }
 
-    /// Whether a change may be proposed, as far as this member knows: what it is checked for when it is
-    /// applied.
+    /// Whether a change may be proposed, as far as this member knows: what it
+    /// is checked for when it is applied, and the bound on learners.
+    ///
+    /// The bound is a flag of each member, so it is asked here and not where entries are applied: two
+    /// members with different flags must not come to different configurations. (In etcd they do: it
+    /// asks its own flag when it applies.) Two learners that are proposed at the same moment may
+    /// exceed it by one.
     ///
     /// # Errors
-    /// What applying the change would be refused with.
+    /// What applying the change would be refused with, or [`Rejection::TooManyLearners`].
     pub fn check(&self, change: &ConfChange, max_learners: usize) -> Result<(), Rejection> {
-        self.clone().change(change, max_learners).map(|_| ()).map_err(|refused| match refused {
+        let mut after = self.clone();
+        after.change(change).map_err(|refused| match refused {
             Refused::Rejected(rejection) => rejection,
             Refused::NotUnderstood(what) => Rejection::Unsupported(what),
-        })
+        })?;
+        let learners = |cluster: &Cluster| cluster.members.values().filter(|m| m.is_learner).count();
+        let (before, after) = (learners(self), learners(&after));
+        if after > before && after > max_learners { Err(Rejection::TooManyLearners) } else { Ok(()) }
     }
 
     fn promoted(&self, id: u64, kind: ChangeKind) -> Result<Member, Refused> {
@@ -224,15 +225,11 @@ impl Cluster {
         Ok(Member { is_learner: false, ..member.clone() })
     }
 
-    fn added(&self, id: u64, kind: ChangeKind, new: Member, max_learners: usize) -> Result<Member, Refused> {
+    fn added(&self, id: u64, kind: ChangeKind, new: Member) -> Result<Member, Refused> {
         if self.members.contains_key(&id) {
             return Err(Rejection::MemberExists.into());
         }
         self.check_urls(id, &new.peer_urls)?;
-        let learners = self.members.values().filter(|member| member.is_learner).count();
-        if new.is_learner && kind == ChangeKind::AddLearnerNode && learners >= max_learners {
-            return Err(Rejection::TooManyLearners.into());
-        }
         // The context and the change must speak of the same member, and the change's type decides
         // about the vote: it is what raft goes by.
         if new.id != id || new.is_learner != (kind == ChangeKind::AddLearnerNode) {

@@ -35,15 +35,11 @@ pub struct Options {
     pub lease: lease::Config,
     /// The bytes that this member may use.
     pub quota: Quota,
-    /// The learners that there may be at once. It must be the same on all members, as in etcd, which
-    /// likewise asks when the entry is applied: were it asked before alone, two learners that are added at
-    /// the same moment could exceed it, and a member of etcd's would refuse the second by itself.
-    pub max_learners: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { lease: lease::Config::default(), quota: Quota::from_flag(0), max_learners: 1 }
+        Options { lease: lease::Config::default(), quota: Quota::from_flag(0) }
     }
 }
 
@@ -202,7 +198,7 @@ impl Machine {
 
     fn apply_change(&mut self, entry: &Entry) -> Result<Applied, Failure> {
         let change = read_change(&entry.data).map_err(|what| not_understood(entry, what))?;
-        match self.cluster.change(&change, self.options.max_learners) {
+        match self.cluster.change(&change) {
             Ok(ops) => {
                 self.ops.extend(ops);
                 self.reconfigured = true;

@@ -220,11 +220,10 @@ fn replicas_do_not_part_ways() {
     for seed in 0..25 {
         let mut rng = Rng::new(seed);
         let log = log(&mut rng, 300);
-        let options = apply::Options { max_learners: 3, ..apply::Options::default() };
-        let (a, told, snapshots) = live_in_peace(Stage::new(options), &log, &mut rng);
+        let (a, told, snapshots) = live_in_peace(Stage::new(apply::Options::default()), &log, &mut rng);
         // The other one has a quota that every write is above: it says so, and does the same.
         let quota = Quota::from_flag(if seed % 2 == 0 { 0 } else { 1 });
-        let options = apply::Options { quota, ..options };
+        let options = apply::Options { quota, ..apply::Options::default() };
         let (b, told_by_b, installs) = live(Stage::new(options), &log, &mut rng, &snapshots);
         installed += installs;
         let context = format!("seed {seed}");

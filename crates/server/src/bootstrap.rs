@@ -213,7 +213,6 @@ fn open_machine(config: &Config, backend: &Backend) -> Result<(Machine, Shared),
             ..lease::Config::default()
         },
         quota: Quota::from_flag(config.quota_bytes),
-        max_learners: config.max_learners,
     };
     Machine::open(backend.clone(), options).map_err(StartError::Machine)
 }

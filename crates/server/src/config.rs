@@ -77,7 +77,8 @@ pub struct Config {
     pub warning_apply: Duration,
     /// `--warning-unary-request-duration`.
     pub warning_request: Duration,
-    /// `--max-learners`: the same on all members, or they come to different configurations.
+    /// `--max-learners`: looked at before a change is proposed, so two that come at the same moment may
+    /// exceed it by one. A flag must not decide what an entry does.
     pub max_learners: usize,
     /// How often the time that long leases have left is noted in the log, and so how much longer than
     /// granted a lease may last if leaders change. etcd has no flag for it either.

@@ -290,7 +290,8 @@ impl Member {
 
     async fn change(self: &Arc<Self>, kind: ChangeKind, id: u64, context: &[u8]) -> Changed {
         let change = Change { kind, node: NodeId(id) };
-        // What the log would refuse need not enter it.
+        // What the log would refuse need not enter it, and `--max-learners` is looked at nowhere else: a
+        // flag must not decide what an entry does.
         let named = ConfChange { id: 0, change, context: context.into() };
         let check = || self.cluster().check(&named, self.config().max_learners);
         if check().is_err() {

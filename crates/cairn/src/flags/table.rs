@@ -210,7 +210,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     row(FEATURES, "warning-apply-duration", Duration, "100ms", Active, "How long applying an entry may take before the log warns of it."),
     row(FEATURES, "bootstrap-defrag-threshold-megabytes", Unsigned, "0", Accepted("free space goes back to the file system by itself"),
         "Defragment at the start if that frees as much."),
-    row(FEATURES, "max-learners", Signed, "1", Active, "How many learners the cluster may have; the same on all members."),
+    row(FEATURES, "max-learners", Signed, "1", Active, "How many learners the cluster may have."),
     row(FEATURES, "compaction-sleep-interval", Duration, "10ms", Active, "How long a compaction rests between two steps. 0 stands for 10ms."),
     row(FEATURES, "downgrade-check-time", Duration, "5s", NotYet("Cairn does not take part in downgrades yet"), "How often to look whether a downgrade is done."),
     row(FEATURES, "snapshot-catchup-entries", Unsigned, "5000", Active, "How many entries to keep for slow followers when the log is cut back."),

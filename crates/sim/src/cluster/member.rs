@@ -333,7 +333,7 @@ impl Member {
             checkpoint_interval: Some(Duration::from_micros(plan.checkpoint)),
             ..lease::Config::default()
         };
-        let machine_options = apply::Options { lease, max_learners: usize::MAX, ..apply::Options::default() };
+        let machine_options = apply::Options { lease, ..apply::Options::default() };
         let (machine, shared) = Machine::open(backend.clone(), machine_options)?;
         let applied = machine.applied().0;
         let snapshot = SnapshotMeta {
