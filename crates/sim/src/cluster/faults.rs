@@ -10,11 +10,16 @@ use super::plan::{Fault, MILLISECOND, SECOND, Time};
 use super::requests::{Ask, Token, Told};
 use super::world::{ADMIN, MACHINES, World};
 
-/// What ends a misfortune.
+/// How long clients ask all the more when links or members fail.
+const FLURRY: Time = 3 * SECOND;
+
+/// What ends a misfortune, or comes after it.
 #[derive(Clone, Debug)]
 pub(crate) enum Relief {
     /// These links work again.
     Links(Vec<(usize, usize)>),
+    /// They get worse: nothing passes any more, for a while. What is on its way still arrives.
+    Cut(Vec<(usize, usize)>, Time),
     SlowDisk(usize),
     SlowApply(usize),
     Full(usize),
@@ -53,7 +58,7 @@ impl World {
         let parts = [Fault::Delay, Fault::Partition, Fault::OneWayPartition, Fault::Pause].contains(&fault);
         if parts && self.random.one_in(2) {
             // Clients that get no answers ask all the more.
-            self.flurry_until = self.queue.now + 3 * SECOND;
+            self.flurry_until = self.queue.now + FLURRY;
         }
         match fault {
             Fault::Loss | Fault::Duplication | Fault::Delay | Fault::Reordering => {
@@ -191,6 +196,13 @@ impl World {
                     *self.network.link(from, to) = super::network::Link::default();
                 }
             }
+            Relief::Cut(links, lasts) => {
+                for (from, to) in &links {
+                    self.network.link(*from, *to).cut = true;
+                }
+                self.flurry_until = self.queue.now + FLURRY;
+                self.relieve_after(lasts, Relief::Links(links));
+            }
             Relief::SlowDisk(machine) => self.slots[machine].slow_disk = 0,
             Relief::SlowApply(machine) => self.slots[machine].slow_apply = 0,
             Relief::Full(machine) => self.slots[machine].disk.set_trouble(Trouble::None),
@@ -229,7 +241,7 @@ impl World {
                     Fault::Loss => link.loss = much,
                     Fault::Duplication => link.duplication = much,
                     Fault::Delay => link.delay = if far { 4 * slow } else { slow / 4 },
-                    _ => link.jitter = 1 + slow,
+                    _ => link.jitter = 1 + if far { 4 * slow } else { slow },
                 }
                 links.push((from, to));
             }
@@ -241,6 +253,9 @@ impl World {
     /// hears is old, perhaps.
     fn part(&mut self, one_way: bool, machine: usize, lasts: Time) {
         let alone = self.random.one_in(3);
+        if alone && !one_way && self.random.one_in(2) {
+            return self.fade(machine, lasts);
+        }
         let sides: Vec<bool> =
             (0..MACHINES).map(|at| if alone { at == machine } else { self.random.one_in(2) }).collect();
         let mask = one_way && self.random.one_in(2);
@@ -263,6 +278,20 @@ impl World {
             }
         }
         self.relieve_after(lasts, Relief::Links(links));
+    }
+
+    /// A machine loses touch with all others by and by: first what it says or hears comes late, some of it
+    /// very late, then nothing is sent any more.
+    fn fade(&mut self, machine: usize, lasts: Time) {
+        let (says, hears) = (self.random.below(SECOND), self.random.below(4 * SECOND));
+        let mut links = Vec::new();
+        for other in (0..MACHINES).filter(|other| *other != machine) {
+            self.network.link(machine, other).jitter = 1 + says;
+            self.network.link(other, machine).jitter = 1 + hears;
+            links.extend([(machine, other), (other, machine)]);
+        }
+        let soon = SECOND / 2 + self.random.below(2 * SECOND);
+        self.relieve_after(soon, Relief::Cut(links, lasts));
     }
 
     // ---- members that come and go -----------------------------------------------------------
