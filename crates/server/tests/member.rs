@@ -308,6 +308,41 @@ fn an_install_that_was_cut_short_is_finished_at_the_start() {
     assert!(matches!(refused(settings_of(&lost)), StartError::Io(..)));
 }
 
+/// A10: a member that comes upon a committed entry of a later version stops, says which entry and which
+/// version, and keeps the entry: the same at every start, until it is started as a version that knows it.
+#[test]
+fn an_entry_of_a_later_version_stops_the_member_and_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = config(directory.path());
+    run(settings.clone(), |member, _| async move {
+        put(&member, "k", "1".to_owned()).await.unwrap();
+    });
+    let odd = {
+        let (mut log, recovered) =
+            wal::Wal::open(Arc::new(wal::RealDisk), &settings.wal_dir(), raft::Index(0)).unwrap();
+        let (term, index) = (recovered.hard_state.term, log.last_index().next());
+        let data = Arc::from(*b"?");
+        log.append(None, &[raft::Entry { term, index, kind: raft::EntryKind::Unknown(9), data }]).unwrap();
+        log.sync().unwrap();
+        index
+    };
+    for _ in 0..2 {
+        let (failures, mut failed) = unbounded_channel();
+        let server = Server::start(settings.clone(), failures).unwrap();
+        let failure = failed.blocking_recv().unwrap();
+        assert_eq!(failure.thread, "apply");
+        let words = format!("entry {odd} of term ");
+        assert!(failure.cause.starts_with(&words), "{failure}");
+        assert!(
+            failure.cause.contains(server::ETCD_VERSION) && failure.cause.contains("kind 9"),
+            "{failure}"
+        );
+        assert_eq!(server.member().raft().applied(), odd.0 - 1);
+        assert_eq!(get(server.member(), "k"), Some(1));
+        server.stop();
+    }
+}
+
 #[test]
 fn one_directory_has_one_member() {
     let directory = tempfile::tempdir().unwrap();
