@@ -165,6 +165,19 @@ fn a_database_that_is_cut_off_leaves_nothing() {
     assert_eq!(one.files(), ["0000000000000007.snap.db"]);
 }
 
+/// The state at an index is one state. A body that may be about to be taken in is not touched any more.
+#[test]
+fn a_database_does_not_take_the_place_of_another_one() {
+    let one = one();
+    for data in [&b"first"[..], b"second"] {
+        assert_eq!(ask(&one, "POST", "/raft/snapshot", &headers(2, 1), &snapshot(7, data)).status, 204);
+    }
+    let seen = one.record.seen();
+    assert_eq!(seen.snapshots.len(), 2);
+    assert_eq!(std::fs::read(&seen.snapshots[1].1).unwrap(), b"first");
+    assert_eq!(one.files(), ["0000000000000007.snap.db"]);
+}
+
 /// W12: the sender's checksum is over all of it.
 #[test]
 fn a_database_is_checked_before_it_is_taken() {

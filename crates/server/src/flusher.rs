@@ -31,7 +31,7 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), backend
     loop {
         let stopping = stop.load(Ordering::Acquire);
         backend.wait_for_work(LOOK);
-        member.snapshots().tidy();
+        member.snapshots().tidy(Index(member.raft().applied()));
         let full = backend.buffered_bytes() >= FLUSH_BYTES;
         if full || stopping || flushed_at.elapsed() >= MAX_AGE {
             let started = Instant::now();

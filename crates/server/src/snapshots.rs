@@ -8,6 +8,7 @@
 //! checked before raft may know of it, because from then on there is no way back: raft's log begins
 //! behind it. Its record in the WAL comes next, and then the machine takes it in (W8).
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ const LOOK: Duration = Duration::from_millis(1);
 pub(crate) struct Snapshots {
     dir: PathBuf,
     outgoing: Mutex<Outgoing>,
+    /// Those that have arrived and that raft has been told of. It need not take them.
+    accepted: Mutex<BTreeSet<Index>>,
     /// Tells files of one start apart.
     count: AtomicUsize,
 }
@@ -61,9 +64,12 @@ fn keep_members(dir: &Path, index: Index, members: &[u8]) -> io::Result<()> {
     if members.is_empty() {
         return Ok(());
     }
-    let mut file = File::create(dir.join(snapshot::members_file_name(index)))?;
+    let name = snapshot::members_file_name(index);
+    let temporary = dir.join(format!("tmp.{name}"));
+    let mut file = File::create(&temporary)?;
     file.write_all(members)?;
     file.sync_all()?;
+    fs::rename(temporary, dir.join(name))?;
     File::open(dir)?.sync_all()
 }
 
@@ -91,7 +97,7 @@ pub(crate) fn clean(dir: &Path, needed: Option<Index>) -> io::Result<()> {
 
 impl Snapshots {
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir, outgoing: Mutex::default(), count: AtomicUsize::new(0) }
+        Self { dir, outgoing: Mutex::default(), accepted: Mutex::default(), count: AtomicUsize::new(0) }
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -138,9 +144,17 @@ impl Snapshots {
         result
     }
 
-    /// Lets go of what nobody has sent for.
-    pub(crate) fn tidy(&self) {
+    /// Lets go of what nobody has sent for, and of what has arrived and is not wanted any more: the machine
+    /// is past it, by having taken it in or by the log.
+    pub(crate) fn tidy(&self, applied: Index) {
         self.change(|outgoing| outgoing.tidy(Instant::now()));
+        let mut accepted = self.accepted.lock();
+        let later = accepted.split_off(&applied.next());
+        let past = std::mem::replace(&mut *accepted, later);
+        drop(accepted);
+        for index in past {
+            remove_incoming(&self.dir, index);
+        }
     }
 
     /// One after the other, as long as somebody waits for one.
@@ -218,14 +232,22 @@ impl Snapshots {
             let index = snapshot.meta.index;
             // Overtaken by the log on its way: raft will answer, and not install it.
             let is_late = index.0 <= receiver.raft().applied();
+            // Sent by two leaders: it is about to be taken in.
+            let is_known = receiver.snapshots().accepted.lock().contains(&index);
             if is_late {
                 let _ = fs::remove_file(&file);
+            } else if is_known {
+                // Raft will answer the second message too.
             } else if let Err(error) = accept(receiver.snapshots().dir(), &file, snapshot) {
                 tracing::error!("snapshot-index" = index.0, error, "refused a snapshot");
                 let _ = fs::remove_file(&file);
                 return receipt.refused(error);
+            } else {
+                receiver.snapshots().accepted.lock().insert(index);
             }
-            receiver.inbox().receive(&mut vec![message]);
+            if receiver.inbox().receive(&mut vec![message]) > 0 {
+                return receipt.refused("too many messages wait");
+            }
             receiver.drive();
             receipt.taken();
         });
@@ -262,4 +284,29 @@ fn write(member: &Member, path: &Path) -> Result<Snapshot, String> {
         std::thread::sleep(LOOK);
     }
     Ok(Snapshot { meta, data: members.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn what_the_log_has_overtaken_does_not_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let snapshots = Snapshots::new(dir.path().to_owned());
+        let paths = [7, 8, 9].map(|index| incoming_path(dir.path(), Index(index)));
+        for (path, index) in paths.iter().zip(7..) {
+            fs::write(path, b"body").unwrap();
+            snapshots.accepted.lock().insert(Index(index));
+        }
+        let left = || paths.each_ref().map(|path| path.exists());
+        snapshots.tidy(Index(6));
+        assert_eq!(left(), [true, true, true]);
+        snapshots.tidy(Index(8));
+        assert_eq!(left(), [false, false, true], "the last one is still to be taken in");
+        snapshots.tidy(Index(9));
+        assert_eq!(left(), [false, false, false]);
+    }
 }

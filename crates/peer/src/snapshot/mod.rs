@@ -9,30 +9,25 @@ pub(crate) use send::send;
 
 use std::path::{Path, PathBuf};
 
-/// A file that is removed unless it is kept.
-struct Temporary(Option<PathBuf>);
+/// A file that is removed in the end, unless it has got another name by then.
+struct Temporary(PathBuf);
 
 impl Temporary {
     fn new(path: PathBuf) -> Temporary {
-        Temporary(Some(path))
+        Temporary(path)
     }
 
     fn path(&self) -> &Path {
-        self.0.as_deref().unwrap_or(Path::new(""))
-    }
-
-    fn keep(mut self) {
-        self.0 = None;
+        &self.0
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Some(path) = &self.0
-            && let Err(error) = std::fs::remove_file(path)
+        if let Err(error) = std::fs::remove_file(&self.0)
             && error.kind() != std::io::ErrorKind::NotFound
         {
-            tracing::warn!(path = %path.display(), %error, "cannot remove a temporary file");
+            tracing::warn!(path = %self.0.display(), %error, "cannot remove a temporary file");
         }
     }
 }

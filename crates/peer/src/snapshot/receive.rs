@@ -164,12 +164,14 @@ async fn save(directory: &Path, index: u64, checksum: Option<u32>, source: &mut 
         let began = Instant::now();
         file.sync_all()?;
         let took = began.elapsed();
-        fs::rename(from, to)?;
+        // One of this name is the same state, sent by another leader perhaps, and may be about to be taken in.
+        if !fs::exists(&to)? {
+            fs::rename(from, to)?;
+        }
         fs::File::open(directory)?.sync_all()?;
         Ok(took)
     })
     .await?;
-    temporary.keep();
     Ok(Saved { file: last, bytes, syncing })
 }
 
