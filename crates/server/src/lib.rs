@@ -25,7 +25,7 @@
 //! | `raft_driver` | raft, turned by whichever thread has something for it |
 //! | `clock_thread`, `wal_thread`, `apply_thread`, `flusher`, `compactor`, `log_reader` | the threads |
 //! | `roads` | what the peers' thread tells, and who the peers are |
-//! | `snapshots` | states on their way to other members and from them |
+//! | `snapshots`, `outgoing` | states on their way to other members and from them; to whom, one at a time |
 //! | `leadership` | what changes with a leader, and how leadership is handed over |
 //! | `membership`, `versions` | changes of members, and the version that all of them speak |
 //! | `forward` | what only the leader can answer |
