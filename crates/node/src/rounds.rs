@@ -42,6 +42,11 @@ impl<R> Rounds<R> {
         self.waiting.push((now, reader));
     }
 
+    /// How many wait for the next round.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether there is a round to begin.
     pub fn waits(&self) -> bool {
         self.round.is_none() && !self.pause && !self.waiting.is_empty()

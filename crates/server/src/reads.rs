@@ -13,15 +13,20 @@ type Confirmed = Result<(), Error>;
 /// The time after which a round counts as lost.
 pub(crate) const LOST: Duration = Rounds::<oneshot::Sender<Confirmed>>::LOST;
 
+/// For how long a round is put off while more reads arrive.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// Who waits for the round that is on its way, and who for the next.
 pub(crate) struct Reads {
     began: Instant,
     rounds: Rounds<oneshot::Sender<Confirmed>>,
+    /// While a round is put off: since when, and how many waited for it when that was last asked.
+    gathering: Option<(Instant, usize)>,
 }
 
 impl Default for Reads {
     fn default() -> Self {
-        Self { began: Instant::now(), rounds: Rounds::default() }
+        Self { began: Instant::now(), rounds: Rounds::default(), gathering: None }
     }
 }
 
@@ -36,6 +41,17 @@ impl Reads {
     /// Whether there may be a round to begin.
     pub(crate) fn waits(&self) -> bool {
         self.rounds.waits()
+    }
+
+    /// Whether the round had better begin a turn of this thread later: more reads have joined it since the
+    /// last time this was asked, so more may be about to. Where other members have to confirm it, a round
+    /// costs as much as several reads. Asked once a turn, and never true for a read that is alone.
+    pub(crate) fn gathers(&mut self, now: Instant) -> bool {
+        let waiting = self.rounds.waiting();
+        let (since, before) = self.gathering.unwrap_or((now, 1));
+        let goes_on = waiting > before && now.duration_since(since) < GATHER;
+        self.gathering = goes_on.then_some((since, waiting));
+        goes_on
     }
 
     /// A round for all that wait, unless one is on its way; its id names the shard in the low 8 bits.
@@ -118,6 +134,22 @@ mod tests {
         drop(reads.join(now));
         assert!(reads.start(0, now).is_some());
         assert!(!reads.give_up(now + LOST, LOST) && !reads.waits());
+    }
+
+    #[test]
+    fn a_round_is_put_off_while_more_reads_join_it_but_not_for_long() {
+        let (mut reads, now, mut readers) = (Reads::default(), Instant::now(), Vec::new());
+        let mut join = |reads: &mut Reads, count| readers.extend((0..count).map(|_| reads.join(now)));
+        join(&mut reads, 1);
+        assert!(!reads.gathers(now), "one alone does not wait");
+        join(&mut reads, 1);
+        assert!(reads.gathers(now));
+        join(&mut reads, 5);
+        assert!(reads.gathers(now));
+        assert!(!reads.gathers(now), "no more have come");
+        assert!(reads.gathers(now));
+        join(&mut reads, 1);
+        assert!(!reads.gathers(now + GATHER), "it has waited for long enough");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -120,10 +121,15 @@ impl Shard {
 
     fn poll(&self, mail: &mut Mail, context: &mut Context<'_>) {
         self.local.borrow_mut().dispatcher = Some(context.waker().clone());
+        let mut gathers = None;
         for _ in 0..TURNS {
             if self.member.mailbox(self.number).take(mail, context.waker()) {
                 self.open(mail);
-            } else if !self.flush() {
+            } else if !self.flush(&mut gathers) {
+                if gathers == Some(true) {
+                    // After all that is ready, on this thread and on its sockets.
+                    let _: Poll<()> = pin!(tokio::task::yield_now()).poll(context);
+                }
                 return;
             }
         }
@@ -165,12 +171,12 @@ impl Shard {
     }
 
     /// Posts what this thread's requests have asked for since the last time, if anything, and lets
-    /// raft have it.
-    fn flush(&self) -> bool {
+    /// raft have it. `gathers`: whether a read round is put off to the next turn, once it is known.
+    fn flush(&self, gathers: &mut Option<bool>) -> bool {
         {
             let local = &mut *self.local.borrow_mut();
             local.scheduled = false;
-            if !self.post(local) {
+            if !self.post(local, gathers) {
                 return false;
             }
         }
@@ -178,9 +184,17 @@ impl Shard {
         true
     }
 
-    fn post(&self, local: &mut Local) -> bool {
+    fn post(&self, local: &mut Local, gathers: &mut Option<bool>) -> bool {
+        let mut round = None;
         // The clock is read only where there may be a round to begin.
-        let round = local.reads.waits().then(|| local.reads.start(self.number, Instant::now())).flatten();
+        if local.reads.waits() {
+            let now = Instant::now();
+            // A lone voter confirms its rounds itself, on the spot.
+            let is_free = self.member.raft().is_alone();
+            if is_free || !*gathers.get_or_insert_with(|| local.reads.gathers(now)) {
+                round = local.reads.start(self.number, now);
+            }
+        }
         if local.outbox.is_empty() && round.is_none() {
             return false;
         }
