@@ -402,6 +402,9 @@ impl World {
             self.network.link(other, machine).cut = true;
         }
         self.flurry_until = self.queue.now + super::world::LATE;
+        // So much to do that the others' logs let go of what it would need.
+        self.plan.flush_age = SECOND;
+        self.plan.snapshot_count = self.plan.snapshot_count.min(10);
         true
     }
 

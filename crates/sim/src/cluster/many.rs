@@ -123,6 +123,10 @@ pub fn run(bounds: Bounds) -> Summary {
 
 /// Bugs that are planted in the rooms below or in the mirror of the server's threads, each with the trap that
 /// it stands for. What only raft and node can show is hunted by [`crate::core`].
+///
+/// `renew-in-any-reign` (L3) is not among them: no client can tell. It counts from when it asked, and every
+/// reign that follows the one it asked in begins later, with all of the lease's time by the log; so whoever's
+/// leadership was proved, the lease outlives the promise. The tests of `lease` hold the rule itself.
 pub const PLANTED: &[(&str, &str)] = &[
     ("skip-fsync", "W1: the log is not synced"),
     ("skip-directory-sync", "W7: a new segment's name is not synced"),

@@ -210,6 +210,8 @@ impl World {
         if late {
             self.until(self.queue.now + 2 * SECOND)?;
             self.network.heal();
+            self.until(self.queue.now + 3 * SECOND)?;
+            self.watchers_have_all()?;
         }
         self.until(self.queue.now + self.plan.patience / 2)?;
         self.is_at_rest()?;
@@ -771,7 +773,13 @@ impl World {
             let leases = member.shared.lessor.lock().len();
             ensure!(leases == 0, "member {} still has {leases} leases, long after their time", member.id);
         }
-        // Watchers get what is left.
+        self.watchers_have_all()
+    }
+
+    /// Watchers get what is left. At a member that has applied everything that is all there is: they need not
+    /// wait for the next change to hear of the last one.
+    fn watchers_have_all(&mut self) -> Checked {
+        let last = self.checks.last();
         for number in 0..self.watchers.len() {
             let Some(((machine, life), stream)) = self.watchers[number].at else { continue };
             if self.starts[machine] != life {
@@ -779,7 +787,7 @@ impl World {
             }
             let World { slots, watchers, checks, .. } = self;
             let Some(member) = &mut slots[machine].member else { continue };
-            if !conf.voters.iter().any(|id| id.0 == member.id) {
+            if member.machine.applied().0.0 != last {
                 continue;
             }
             let mut going = true;

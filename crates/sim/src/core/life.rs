@@ -58,6 +58,7 @@ impl Life {
         }
         world.clear();
         go_on(&mut world);
+        hand_over_to_nobody(&mut world);
         Report {
             micros: world.now,
             events: world.events(),
@@ -102,6 +103,25 @@ fn go_on(world: &mut World) {
     let left = world.members().iter().all(|member| !member.leads() || leaves(&member.machine.conf_state));
     assert!(left, "a joint configuration was not left:\n{}", world.picture());
     world.compare();
+}
+
+/// A leader that is asked to hand over to somebody who is not there gives up, and leads on (R18).
+fn hand_over_to_nobody(world: &mut World) {
+    let Some(leader) = world.agreed_leader() else { return };
+    let voters = world.members()[leader].machine.conf_state.voters.clone();
+    let others = voters.iter().map(|id| id.0 as usize - 1).find(|at| *at != leader);
+    let Some(absent) = others.filter(|_| voters.len() >= 3) else { return };
+    let all = 0..world.members().len();
+    let cut: Vec<_> = all.filter(|at| *at != absent).flat_map(|at| [(at, absent), (absent, at)]).collect();
+    world.cut(&cut);
+    world.input(leader, node::Input::TransferLeader(node::NodeId(absent as u64 + 1)));
+    world.run(2 * ELECTION);
+    let before = world.committed();
+    for _ in 0..3 {
+        world.write(leader, 1);
+        world.run(ELECTION / 2);
+    }
+    assert!(world.committed() > before, "a transfer to nobody is not given up:\n{}", world.picture());
 }
 
 /// A member of the leader's configuration that has not applied what the leader has.
