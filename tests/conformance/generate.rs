@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::call::{Call, SERVER_CHOSEN, Watch};
 use crate::dice::Dice;
 use crate::edges;
+use crate::pair;
 use crate::sequence::Known;
 
 /// So few that they meet each other, with the smallest and the largest there is among them. No more
@@ -203,7 +204,9 @@ impl Generator {
 
     fn value(&mut self) -> Bytes {
         let size = match self.dice.below(60) {
-            // Around the limit: what is counted is the request as it is logged.
+            // Around the limit: what is counted is the request as it is logged, with its id, which is a
+            // byte longer with some members' ids than with others'. Those of two clusters differ.
+            0 if pair::members() > 1 => LARGE - 256 - self.dice.below(64),
             0 => LARGE - self.dice.below(64),
             1 => LARGE + self.dice.below(1000),
             2 => 1 + self.dice.below(600),
