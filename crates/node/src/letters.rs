@@ -3,9 +3,7 @@
 //! Everything that waits is taken at once, so that all proposals of a moment become one append to
 //! the log, and all reads of a moment share one ReadIndex round.
 
-use raft::{
-    Body, ConfChangeV2, Entry, Index, LogRead, Message, NodeId, PersistId, Proposal, ReadId, Snapshot, Term,
-};
+use raft::{Body, ConfChangeV2, Entry, Index, Message, NodeId, PersistId, Proposal, ReadId};
 
 use crate::effect::{Effect, Input};
 use crate::node::Node;
@@ -28,52 +26,6 @@ enum Done {
     Configured(ConfChangeV2),
 }
 
-/// What makes it easier to bring another member up to date, or to speak with it.
-#[derive(Debug)]
-pub enum OfPeer {
-    /// Entries that were read from the log on disk.
-    LogRead {
-        /// What [`Effect::ReadLog`] asked for.
-        read: LogRead,
-        /// The term of the entry before them.
-        after_term: Term,
-        /// None if the log on disk has let go of them.
-        entries: Vec<Entry>,
-    },
-    /// A snapshot has been made.
-    Snapshot {
-        /// For whom.
-        to: NodeId,
-        /// Its body may travel by another road.
-        snapshot: Snapshot,
-    },
-    /// A snapshot has been sent, or could not be.
-    SnapshotSent {
-        /// To whom.
-        to: NodeId,
-        /// Whether it arrived whole.
-        arrived: bool,
-    },
-    /// Messages to it seem to be lost.
-    Unreachable(NodeId),
-    /// Its process has ended.
-    Gone(NodeId),
-}
-
-impl From<OfPeer> for Input {
-    fn from(news: OfPeer) -> Input {
-        match news {
-            OfPeer::LogRead { read, after_term, entries } => {
-                Input::LogRead { to: read.to, after: read.after, after_term, entries }
-            }
-            OfPeer::Snapshot { to, snapshot } => Input::Snapshot { to, snapshot },
-            OfPeer::SnapshotSent { to, arrived } => Input::SnapshotSent { to, arrived },
-            OfPeer::Unreachable(id) => Input::Unreachable(id),
-            OfPeer::Gone(id) => Input::LeaderGone(id),
-        }
-    }
-}
-
 /// Everything that has arrived since the node was given the last of it.
 #[derive(Debug, Default)]
 pub struct Letters {
@@ -91,7 +43,8 @@ pub struct Letters {
     messages: Vec<Message>,
     /// About how many bytes they hold.
     message_bytes: usize,
-    peers: Vec<OfPeer>,
+    /// What happened on the roads to other members.
+    peers: Vec<Input>,
     transfer: Option<NodeId>,
     /// More than one only where a start is to be quickened.
     ticks: u64,
@@ -167,12 +120,14 @@ impl Letters {
         dropped
     }
 
-    /// Tells what happened on the road to another member. There are a few of these for each member.
-    pub fn of_peer(&mut self, news: OfPeer) {
+    /// Tells what happened on the road to another member: [`Input::LogRead`], [`Input::Snapshot`],
+    /// [`Input::SnapshotSent`], [`Input::Unreachable`] or [`Input::LeaderGone`]. There are a few of these
+    /// for each member.
+    pub fn of_peer(&mut self, news: Input) {
         // Said again and again while it lasts; once is enough.
-        let said = |known: &OfPeer| match (known, &news) {
-            (OfPeer::Unreachable(known), OfPeer::Unreachable(id)) => known == id,
-            (OfPeer::Gone(known), OfPeer::Gone(id)) => known == id,
+        let said = |known: &Input| match (known, &news) {
+            (Input::Unreachable(known), Input::Unreachable(id)) => known == id,
+            (Input::LeaderGone(known), Input::LeaderGone(id)) => known == id,
             _ => false,
         };
         if !self.peers.iter().any(said) {
@@ -236,7 +191,7 @@ impl Letters {
             }
         }
         for news in self.peers.drain(..) {
-            node.handle(news.into(), effects);
+            node.handle(news, effects);
         }
         for _ in 0..std::mem::take(&mut self.ticks) {
             node.handle(Input::Tick, effects);
@@ -267,6 +222,8 @@ pub(crate) fn size(message: &Message) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use raft::Term;
+
     use super::*;
 
     fn proposal(id: u64, bytes: usize) -> Proposal {
@@ -287,7 +244,7 @@ mod tests {
             |letters| letters.persisted(PersistId(1)),
             |letters| assert!(letters.propose(&mut vec![proposal(1, 1)])),
             |letters| letters.read(ReadId(1)),
-            |letters| letters.of_peer(OfPeer::Gone(NodeId(2))),
+            |letters| letters.of_peer(Input::LeaderGone(NodeId(2))),
             |letters| letters.transfer(NodeId(2)),
             |letters| letters.tick(false),
             |letters| letters.hasten(3),
@@ -348,9 +305,9 @@ mod tests {
         };
         let mut letters = Letters::default();
         assert_eq!(letters.receive([append(MAX_MESSAGE_BYTES), append(1), append(1)]), 2);
-        letters.of_peer(OfPeer::Unreachable(NodeId(2)));
-        letters.of_peer(OfPeer::Unreachable(NodeId(2)));
-        letters.of_peer(OfPeer::Unreachable(NodeId(3)));
+        letters.of_peer(Input::Unreachable(NodeId(2)));
+        letters.of_peer(Input::Unreachable(NodeId(2)));
+        letters.of_peer(Input::Unreachable(NodeId(3)));
         letters.persisted(PersistId(1));
         assert_eq!((letters.messages.len(), letters.peers.len()), (1, 2));
         assert_eq!(letters.persisted, Some(PersistId(1)));

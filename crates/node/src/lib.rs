@@ -42,7 +42,7 @@ mod pump;
 mod rounds;
 
 pub use effect::{Effect, Input};
-pub use letters::{Letters, OfPeer};
+pub use letters::Letters;
 pub use node::Node;
 pub use pump::{Pump, votes_alone};
 pub use raft::{

@@ -1,6 +1,6 @@
 //! What waits for raft: [`Letters`], posted by any thread and taken all at once.
 
-use node::{Index, Letters, Message, NodeId, OfPeer, PersistId, Proposal, ReadId};
+use node::{Index, Input, Letters, Message, NodeId, PersistId, Proposal, ReadId};
 use parking_lot::Mutex;
 use raft::ConfChangeV2;
 
@@ -68,7 +68,7 @@ impl Inbox {
     }
 
     /// Tells what happened on the road to another member.
-    pub(crate) fn of_peer(&self, news: OfPeer) {
+    pub(crate) fn of_peer(&self, news: Input) {
         let mut inner = self.inner.lock();
         if !inner.stopped {
             inner.letters.of_peer(news);
@@ -132,7 +132,7 @@ mod tests {
         let inbox = Inbox::default();
         inbox.stop();
         assert_eq!(inbox.ask(&mut vec![proposal(1, 1)], Some(ReadId(1))), Err(Error::Stopped));
-        inbox.of_peer(OfPeer::Gone(NodeId(2)));
+        inbox.of_peer(Input::LeaderGone(NodeId(2)));
         assert!(inbox.is_empty());
         inbox.persisted(PersistId(1));
         assert!(!inbox.is_empty(), "what is under way still ends");

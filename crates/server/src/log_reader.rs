@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use node::OfPeer;
+use node::Input;
 use wal::{LogReader, WalError};
 
 use crate::member::Member;
@@ -15,7 +15,7 @@ pub(crate) fn run(member: &Arc<Member>, reader: &LogReader) -> Result<(), WalErr
     while member.log_reads().take(&mut questions) {
         for read in questions.drain(..) {
             let (after_term, entries) = reader.read(read.after, read.upto, read.bytes)?.unwrap_or_default();
-            member.inbox().of_peer(OfPeer::LogRead { read, after_term, entries });
+            member.inbox().of_peer(Input::LogRead { to: read.to, after: read.after, after_term, entries });
             member.drive();
         }
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use apply::{Cluster, Member as Other};
-use node::OfPeer;
+use node::Input;
 use peer::{Events, Measured, Peers, Receipt, Settings};
 use raft::{Message, NodeId};
 use tokio::sync::mpsc;
@@ -28,7 +28,7 @@ impl Ears {
         self.member.upgrade()
     }
 
-    fn tell(&self, news: OfPeer) {
+    fn tell(&self, news: Input) {
         if let Some(member) = self.member() {
             member.inbox().of_peer(news);
             member.drive();
@@ -58,11 +58,11 @@ impl Events for Ears {
     }
 
     fn unreachable(&self, id: u64) {
-        self.tell(OfPeer::Unreachable(NodeId(id)));
+        self.tell(Input::Unreachable(NodeId(id)));
     }
 
     fn gone(&self, id: u64) {
-        self.tell(OfPeer::Gone(NodeId(id)));
+        self.tell(Input::LeaderGone(NodeId(id)));
     }
 
     fn snapshot_sent(&self, to: u64, arrived: bool) {

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use apply::snapshot;
-use node::OfPeer;
+use node::Input;
 use parking_lot::Mutex;
 use peer::Receipt;
 use raft::{Body, Index, Message, NodeId, Snapshot};
@@ -106,7 +106,7 @@ impl Snapshots {
 
     /// Sees to one for a member that the log cannot bring up to date. Returns at once; raft is told.
     pub(crate) fn make(&self, member: &Arc<Member>, to: NodeId) {
-        let refuse = |to| member.inbox().of_peer(OfPeer::SnapshotSent { to, arrived: false });
+        let refuse = |to| member.inbox().of_peer(Input::SnapshotSent { to, arrived: false });
         let wish = self.outgoing.lock().want(to);
         match wish {
             Wish::Noted => {}
@@ -166,12 +166,12 @@ impl Snapshots {
                     let index = snapshot.meta.index;
                     tracing::info!("to" = receiver, "snapshot-index" = index.0, "made a snapshot");
                     self.change(|outgoing| outgoing.made(to, index, &path, Instant::now()));
-                    OfPeer::Snapshot { to, snapshot }
+                    Input::Snapshot { to, snapshot }
                 }
                 Err(error) => {
                     tracing::error!("to" = receiver, error, "failed to make a snapshot");
                     self.change(|outgoing| outgoing.failed(to));
-                    OfPeer::SnapshotSent { to, arrived: false }
+                    Input::SnapshotSent { to, arrived: false }
                 }
             };
             member.inbox().of_peer(news);
@@ -212,14 +212,14 @@ impl Snapshots {
         let Body::Snapshot(Snapshot { meta, .. }) = &message.body else { return };
         match self.change(|outgoing| outgoing.send(to, meta.index)) {
             Some(path) => member.peers().send_snapshot(message, path),
-            None => member.inbox().of_peer(OfPeer::SnapshotSent { to, arrived: false }),
+            None => member.inbox().of_peer(Input::SnapshotSent { to, arrived: false }),
         }
     }
 
     /// What became of one that was sent.
     pub(crate) fn sent(&self, member: &Arc<Member>, to: NodeId, arrived: bool) {
         if self.change(|outgoing| outgoing.sent(to, arrived)) {
-            member.inbox().of_peer(OfPeer::SnapshotSent { to, arrived });
+            member.inbox().of_peer(Input::SnapshotSent { to, arrived });
             member.drive();
         }
     }

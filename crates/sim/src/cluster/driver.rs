@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use node::{Effect, NodeId, OfPeer, RoleKind};
+use node::{Effect, Input, NodeId, RoleKind};
 use raft::{Body, DropReason, Index, Message, Term};
 
 use super::checks::ensure;
@@ -110,7 +110,7 @@ impl Member {
         if let Body::Snapshot(snapshot) = &message.body {
             let made = self.bodies.remove(&to.0).filter(|(index, _)| *index == snapshot.meta.index);
             let Some((_, body)) = made else {
-                let news = OfPeer::SnapshotSent { to, arrived: false };
+                let news = Input::SnapshotSent { to, arrived: false };
                 return self.letters.of_peer(news);
             };
             let [first, _] = cx.network.send(self.who.0, slot, cx.now(), cx.random);

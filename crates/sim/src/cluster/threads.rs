@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use api::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
 use api::raft_request::{self, Command};
-use node::{NodeId, OfPeer, Proposal, Rounds};
+use node::{Input, NodeId, Proposal, Rounds};
 use raft::{ConfChangeV2, Entry, EntryKind, Index, LogRead, Snapshot, SnapshotMeta, Term};
 use watch::Batch;
 
@@ -94,7 +94,7 @@ impl Member {
         let (after_term, entries) =
             self.log_reader.read(read.after, read.upto, read.bytes)?.unwrap_or_default();
         cx.note(&[6, self.id, read.after.0, entries.len() as u64]);
-        self.letters.of_peer(OfPeer::LogRead { read, after_term, entries });
+        self.letters.of_peer(Input::LogRead { to: read.to, after: read.after, after_term, entries });
         self.drive(cx)
     }
 
@@ -264,7 +264,7 @@ impl Member {
         self.bodies.insert(to.0, (meta.index, Arc::new(body)));
         let snapshot = Snapshot { meta, data: Arc::from([]) };
         // Handed over after what the machine has done: raft knows by then that it is applied.
-        self.letters.of_peer(OfPeer::Snapshot { to, snapshot });
+        self.letters.of_peer(Input::Snapshot { to, snapshot });
         self.turn(cx)
     }
 

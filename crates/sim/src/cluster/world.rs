@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use node::OfPeer;
+use node::Input;
 
 use super::checks::{Checked, Checks, Violation, ensure};
 use super::clients;
@@ -364,15 +364,15 @@ impl World {
             Local::Message(message) => member.receive(*message, cx),
             Local::SnapshotBody(message, body) => member.receive_snapshot(*message, &body, cx),
             Local::SnapshotSent(to, arrived) => {
-                member.letters.of_peer(OfPeer::SnapshotSent { to, arrived });
+                member.letters.of_peer(Input::SnapshotSent { to, arrived });
                 member.drive(cx)
             }
             Local::Gone(id) => {
-                member.letters.of_peer(OfPeer::Gone(id));
+                member.letters.of_peer(Input::LeaderGone(id));
                 member.drive(cx)
             }
             Local::Unreachable(id) => {
-                member.letters.of_peer(OfPeer::Unreachable(id));
+                member.letters.of_peer(Input::Unreachable(id));
                 member.drive(cx)
             }
             Local::Ask(token, ask) => member.ask(token, *ask, cx),
