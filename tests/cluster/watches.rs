@@ -61,6 +61,7 @@ async fn follow(
             anyhow::Ok(client.watch(PREFIX, Some(options)).await?)
         };
         let Ok(Ok(mut watch)) = tokio::time::timeout(patience, opened).await else {
+            // The member may be gone; this only keeps the processor free until it is another's turn.
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         };
