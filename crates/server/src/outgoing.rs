@@ -7,8 +7,9 @@
 //! ```
 //!
 //! A body is written once for all who need one at that time: it is kept as long as one of them is on its
-//! way, and each gets a name of its own for the same file. Raft may lose patience and want another one
-//! meanwhile; the one under way is as good, so that wish waits until it is over.
+//! way, and each gets a name of its own for the same file. Raft may want another one meanwhile: it has lost
+//! patience, or the receiver has said that it has this one, and the log does not go on from there any more.
+//! That wish is not kept. Raft hears when the one under way is over, and asks again if it still has to.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
@@ -42,10 +43,7 @@ enum Stage {
         path: PathBuf,
         since: Instant,
     },
-    Sending {
-        /// Raft has given it up, and wants another one.
-        wanted_again: bool,
-    },
+    Sending,
 }
 
 /// The body made last.
@@ -61,7 +59,7 @@ struct Last {
 pub(crate) enum Wish {
     /// It will be seen to; a thread has to be started that does.
     Begin,
-    /// It will be seen to.
+    /// One will be made, or is on its way: raft will hear of that.
     Noted,
     /// Too many are under way.
     Refused,
@@ -71,12 +69,8 @@ impl Outgoing {
     /// Raft wants a state for `to`.
     pub(crate) fn want(&mut self, to: NodeId) -> Wish {
         let is_full = self.stages.len() >= MOST;
-        match self.stages.get_mut(&to) {
-            Some(Stage::Making) => return Wish::Noted,
-            Some(Stage::Sending { wanted_again }) => {
-                *wanted_again = true;
-                return Wish::Noted;
-            }
+        match self.stages.get(&to) {
+            Some(Stage::Making | Stage::Sending) => return Wish::Noted,
             // Raft has not sent for it, or it would not ask.
             Some(Stage::Made { .. }) => self.forget(to),
             None if is_full => return Wish::Refused,
@@ -117,8 +111,8 @@ impl Outgoing {
         self.stages.insert(to, made);
     }
 
-    /// There is none for `to`.
-    pub(crate) fn failed(&mut self, to: NodeId) {
+    /// One for `to` has been sent, or could not be, or there is none.
+    pub(crate) fn over(&mut self, to: NodeId) {
         self.forget(to);
         self.end();
     }
@@ -132,24 +126,15 @@ impl Outgoing {
                 if let Some(last) = self.last.as_mut().filter(|last| last.snapshot.meta.index == index) {
                     last.sent_to.insert(to);
                 }
-                self.stages.insert(to, Stage::Sending { wanted_again: false });
+                self.stages.insert(to, Stage::Sending);
                 Some(path)
             }
             Some(Stage::Made { .. }) => {
-                self.failed(to);
+                self.over(to);
                 None
             }
             _ => None,
         }
-    }
-
-    /// One has been sent, or could not be. Whether raft is to be told: not if it has given up one that
-    /// has arrived all the same; the receiver will say so itself, and a word from here would have another
-    /// one made.
-    pub(crate) fn sent(&mut self, to: NodeId, arrived: bool) -> bool {
-        let wanted_again = matches!(self.stages.get(&to), Some(Stage::Sending { wanted_again: true }));
-        self.failed(to);
-        !(arrived && wanted_again)
     }
 
     /// Lets go of those that raft wanted once and has not sent: the log has brought their receivers up to
@@ -160,7 +145,7 @@ impl Outgoing {
         let old: Vec<NodeId> =
             self.stages.iter().filter(|(_, stage)| is_old(stage)).map(|(to, _)| *to).collect();
         for to in old {
-            self.failed(to);
+            self.over(to);
         }
     }
 
@@ -229,22 +214,8 @@ mod tests {
         assert_eq!(outgoing.send(A, Index(7)), Some(path("a")));
         assert_eq!(outgoing.want(A), Wish::Noted, "one is on its way");
         assert_eq!(outgoing.next(), None);
-        assert!(!outgoing.sent(A, true), "its receiver is to speak");
+        outgoing.over(A);
         assert_eq!(outgoing.want(A), Wish::Begin, "that one is over");
-    }
-
-    #[test]
-    fn raft_hears_what_became_of_it() {
-        let mut outgoing = Outgoing::default();
-        for (again, arrived, told) in
-            [(false, true, true), (false, false, true), (true, false, true), (true, true, false)]
-        {
-            send(&mut outgoing, A, 7, "a");
-            if again {
-                outgoing.want(A);
-            }
-            assert_eq!(outgoing.sent(A, arrived), told, "{again} {arrived}");
-        }
     }
 
     #[test]
@@ -259,7 +230,7 @@ mod tests {
         assert_eq!(last(&outgoing, A, 9, 2), None, "it has been there");
         assert_eq!(last(&outgoing, C, 9, 2), None, "that member is not in it");
         assert!(outgoing.take_dropped().is_empty());
-        outgoing.sent(A, true);
+        outgoing.over(A);
         assert_eq!(outgoing.take_dropped(), [path("last")], "nothing is kept for nobody");
         assert_eq!(last(&outgoing, B, 9, 2), None);
     }
@@ -271,7 +242,7 @@ mod tests {
             assert_ne!(outgoing.want(NodeId(id)), Wish::Refused);
         }
         assert_eq!(outgoing.want(NodeId(99)), Wish::Refused);
-        outgoing.failed(A);
+        outgoing.over(A);
         assert_eq!(outgoing.want(NodeId(99)), Wish::Noted);
     }
 

@@ -120,7 +120,7 @@ impl Snapshots {
                 if let Err(error) = std::thread::Builder::new().name("snapshot".to_owned()).spawn(make) {
                     tracing::error!(%error, "no thread to make a snapshot");
                     while let Some(to) = self.next() {
-                        self.change(|outgoing| outgoing.failed(to));
+                        self.change(|outgoing| outgoing.over(to));
                         refuse(to);
                     }
                 }
@@ -170,7 +170,7 @@ impl Snapshots {
                 }
                 Err(error) => {
                     tracing::error!("to" = receiver, error, "failed to make a snapshot");
-                    self.change(|outgoing| outgoing.failed(to));
+                    self.change(|outgoing| outgoing.over(to));
                     Input::SnapshotSent { to, arrived: false }
                 }
             };
@@ -216,12 +216,12 @@ impl Snapshots {
         }
     }
 
-    /// What became of one that was sent.
+    /// What became of one that was sent. Raft is told in any case: it may wait for another one already, which
+    /// is made only when it asks again.
     pub(crate) fn sent(&self, member: &Arc<Member>, to: NodeId, arrived: bool) {
-        if self.change(|outgoing| outgoing.sent(to, arrived)) {
-            member.inbox().of_peer(Input::SnapshotSent { to, arrived });
-            member.drive();
-        }
+        self.change(|outgoing| outgoing.over(to));
+        member.inbox().of_peer(Input::SnapshotSent { to, arrived });
+        member.drive();
     }
 
     /// Looks through one that has arrived, lets raft know of it, and then its sender. Returns at once.
