@@ -15,7 +15,7 @@ use crate::member::{ChangeContext, Downgrade, Member, from_json, to_json};
 use crate::rejection::{Failure, Rejection};
 use crate::snapshot::Tables;
 
-const CLUSTER_VERSION: &[u8] = b"clusterVersion";
+pub(crate) const CLUSTER_VERSION: &[u8] = b"clusterVersion";
 const DOWNGRADE: &[u8] = b"downgrade";
 const REMOVED: &[u8] = b"removed";
 
@@ -36,6 +36,12 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// The version of the layout of the stored state: it follows the version that the cluster speaks.
+    /// 3.5.0 stands for whatever was before layouts had versions.
+    pub fn storage_version(&self) -> &str {
+        self.version.as_deref().filter(|version| notes_storage_version(version)).unwrap_or("3.5.0")
+    }
+
     /// The voting members' ids.
     pub fn voters(&self) -> Vec<u64> {
         self.members.values().filter(|member| !member.is_learner).map(|member| member.id).collect()
@@ -325,10 +331,6 @@ impl From<Rejection> for Refused {
 /// # Errors
 /// Why it may not.
 pub(crate) fn speaks(version: &str) -> Result<(), String> {
-    let number = |version: &str| {
-        let mut parts = version.split('.').map_while(|part| part.parse::<u64>().ok());
-        parts.next().zip(parts.next())
-    };
     match number(version).filter(|_| is_version(version)) {
         None => Err(format!("a cluster version that is none ({version:?})")),
         cluster if cluster > number(api::ETCD_VERSION) => Err(format!(
@@ -338,6 +340,18 @@ pub(crate) fn speaks(version: &str) -> Result<(), String> {
         )),
         Some(_) => Ok(()),
     }
+}
+
+/// Major and minor of a version.
+fn number(version: &str) -> Option<(u64, u64)> {
+    let mut parts = version.split('.').map_while(|part| part.parse::<u64>().ok());
+    parts.next().zip(parts.next())
+}
+
+/// Whether the stored state of a cluster that speaks `version` notes the version of its own layout,
+/// which is then the same. etcd began to with 3.6.
+pub(crate) fn notes_storage_version(version: &str) -> bool {
+    is_version(version) && number(version) >= Some((3, 6))
 }
 
 /// `major.minor.patch`, numbers only: what a cluster version is.

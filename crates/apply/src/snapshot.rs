@@ -141,12 +141,23 @@ impl Taken {
         Ok(v2_store::write(&Cluster::load(&self.export)?, self.meta.index.0))
     }
 
+    /// The version of the layout that etcd would have noted in this state, as the body does: the
+    /// cluster's own. Before 3.6 there was no such note.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn storage_version(&self) -> Result<Option<String>, backend::Error> {
+        let version = self.export.table_get(Table::Cluster, cluster::CLUSTER_VERSION)?;
+        let version = version.and_then(|version| String::from_utf8(version.into()).ok());
+        Ok(version.filter(|version| cluster::notes_storage_version(version)))
+    }
+
     /// Writes the body and hands the sink back, not synced. Memory is bounded whatever the size.
     ///
     /// # Errors
     /// The sink failed ([`backend::Error::Sink`]), or the store.
     pub fn write_to<F: Write + Seek>(&self, sink: F) -> Result<F, backend::Error> {
-        self.export.write_to(sink)
+        self.export.write_with(self.storage_version()?.as_deref(), sink)
     }
 }
 

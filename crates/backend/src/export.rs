@@ -9,7 +9,7 @@ use crate::Backend;
 use crate::error::{Error, failed};
 use crate::health::Health;
 use crate::open;
-use crate::tables::{Consistent, RowKey, Table, unwrap_row};
+use crate::tables::{Consistent, RowKey, STORAGE_VERSION, Table, unwrap_row};
 use crate::view::Durable;
 use bytes::Bytes;
 use redb::ReadableTable as _;
@@ -60,6 +60,14 @@ impl Export {
     /// # Errors
     /// [`Error::Sink`] when the sink fails; anything else is the store's own failure.
     pub fn write_to<F: Write + Seek>(&self, sink: F) -> Result<F, Error> {
+        self.write_with(None, sink)
+    }
+
+    /// The same, with `storage_version` in it as the version of the layout, which is noted nowhere else.
+    ///
+    /// # Errors
+    /// As those of [`Export::write_to`].
+    pub fn write_with<F: Write + Seek>(&self, storage_version: Option<&str>, sink: F) -> Result<F, Error> {
         let mut writer = bolt::Writer::create(sink).map_err(sink_failed)?;
         let mut rows_done = false;
         for table in Table::ALL {
@@ -67,7 +75,8 @@ impl Export {
                 self.write_rows(&mut writer)?;
                 rows_done = true;
             }
-            self.write_table(&mut writer, table)?;
+            let version = storage_version.filter(|_| table == Table::Meta);
+            self.write_table(&mut writer, table, version)?;
         }
         writer.finish().map_err(sink_failed)
     }
@@ -112,13 +121,28 @@ impl Export {
         Ok(())
     }
 
-    fn write_table<F: Write + Seek>(&self, writer: &mut bolt::Writer<F>, table: Table) -> Result<(), Error> {
+    fn write_table<F: Write + Seek>(
+        &self,
+        writer: &mut bolt::Writer<F>,
+        table: Table,
+        mut storage_version: Option<&str>,
+    ) -> Result<(), Error> {
         let bucket = table.name().as_bytes();
         writer.bucket(bucket).map_err(sink_failed)?;
         let entries = self.read(|| self.durable.table(table))?;
         for entry in self.read(|| entries.iter().map_err(failed))? {
             let (key, value) = self.read(|| entry.map_err(failed))?;
-            writer.put(bucket, key.value(), value.value()).map_err(sink_failed)?;
+            if key.value() >= STORAGE_VERSION
+                && let Some(version) = storage_version.take()
+            {
+                writer.put(bucket, STORAGE_VERSION, version.as_bytes()).map_err(sink_failed)?;
+            }
+            if key.value() != STORAGE_VERSION {
+                writer.put(bucket, key.value(), value.value()).map_err(sink_failed)?;
+            }
+        }
+        if let Some(version) = storage_version {
+            writer.put(bucket, STORAGE_VERSION, version.as_bytes()).map_err(sink_failed)?;
         }
         Ok(())
     }

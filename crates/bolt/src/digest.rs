@@ -6,12 +6,29 @@
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
 use crate::error::Error;
 
 /// Bytes of the digest.
 pub const LENGTH: usize = 32;
+
+/// The digest of bytes that come one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Digest(Sha256);
+
+impl Digest {
+    /// Takes in the next ones.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The digest of all of them.
+    #[must_use]
+    pub fn finish(self) -> [u8; LENGTH] {
+        self.0.finalize().into()
+    }
+}
 
 /// Whether a file of `length` bytes ends in a digest.
 #[must_use]

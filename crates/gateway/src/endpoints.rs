@@ -10,7 +10,7 @@ use http::header::{
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
-use server::{ETCD_VERSION, Member, STORAGE_VERSION};
+use server::{ETCD_VERSION, Member};
 use tonic::body::Body;
 
 use crate::health;
@@ -63,13 +63,15 @@ pub(crate) fn version(member: &Member, method: &Method) -> Response<Bytes> {
     struct Versions {
         etcdserver: &'static str,
         etcdcluster: String,
-        storage: &'static str,
+        storage: String,
     }
     if method != Method::GET {
         return not_allowed(&Method::GET);
     }
-    let etcdcluster = member.cluster().version.clone().unwrap_or_else(|| "not_decided".to_owned());
-    json(StatusCode::OK, &Versions { etcdserver: ETCD_VERSION, etcdcluster, storage: STORAGE_VERSION })
+    let cluster = member.cluster();
+    let storage = cluster.storage_version().to_owned();
+    let etcdcluster = cluster.version.clone().unwrap_or_else(|| "not_decided".to_owned());
+    json(StatusCode::OK, &Versions { etcdserver: ETCD_VERSION, etcdcluster, storage })
 }
 
 /// What a query gives for a name, every time that it names it.

@@ -11,8 +11,9 @@ use api::etcdserverpb::{
     MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
 use apply::Body;
-use server::{ETCD_VERSION, Member};
-use tokio_stream::Stream;
+use server::{ETCD_VERSION, Member, Piece};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
 use crate::{propose, status};
@@ -55,7 +56,8 @@ impl Maintenance for MaintenanceService {
             let kind = AlarmType::try_from(alarm.alarm).map_or("NONE", |kind| kind.as_str_name());
             errors.push(format!("memberID:{} alarm:{kind} ", alarm.member_id));
         }
-        let downgrade = member.cluster().downgrade.clone().unwrap_or_default();
+        let cluster = member.cluster();
+        let downgrade = cluster.downgrade.clone().unwrap_or_default();
         Ok(Response::new(StatusResponse {
             header: Some(member.header(0)),
             version: ETCD_VERSION.to_owned(),
@@ -67,7 +69,7 @@ impl Maintenance for MaintenanceService {
             errors,
             db_size_in_use: member.backend().size_in_use() as i64,
             is_learner: member.is_learner(),
-            storage_version: server::STORAGE_VERSION.to_owned(),
+            storage_version: cluster.storage_version().to_owned(),
             db_size_quota: member.config().quota_bytes,
             downgrade_info: Some(DowngradeInfo {
                 enabled: downgrade.enabled,
@@ -120,7 +122,12 @@ impl Maintenance for MaintenanceService {
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
 
     async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
-        Err(later("Snapshot"))
+        let pieces = self.member.backup().map_err(status::backup)?;
+        let responses = ReceiverStream::new(pieces).map(|piece| {
+            let Piece { bytes, remaining, version } = piece.map_err(status::backup)?;
+            Ok(SnapshotResponse { header: None, remaining_bytes: remaining, blob: bytes, version })
+        });
+        Ok(Response::new(Box::pin(responses)))
     }
 
     async fn move_leader(

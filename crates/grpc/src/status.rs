@@ -2,7 +2,7 @@
 
 use api::error::Error as Etcd;
 use apply::{ReadFailure, Rejection, Told};
-use server::{ChangeError, Error, LeaseError};
+use server::{BackupError, ChangeError, Error, LeaseError};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -58,6 +58,14 @@ pub(crate) fn lease(error: LeaseError) -> Status {
         LeaseError::NotFound => etcd(Etcd::LeaseNotFound),
         LeaseError::NotPrimary => etcd(Etcd::LeaderChanged),
         LeaseError::Failed(error) => server(error),
+    }
+}
+
+/// A backup that did not come about, or not as a whole.
+pub(crate) fn backup(error: BackupError) -> Status {
+    match error {
+        BackupError::TooMany => etcd(Etcd::RequestTooManyRequests),
+        BackupError::Failed(words) => Status::unknown(words),
     }
 }
 

@@ -26,6 +26,7 @@
 //! | `clock_thread`, `wal_thread`, `apply_thread`, `flusher`, `compactor`, `log_reader` | the threads |
 //! | `roads` | what the peers' thread tells, and who the peers are |
 //! | `snapshots`, `outgoing` | states on their way to other members and from them; to whom, one at a time |
+//! | `backup` | a copy of the state for an operator |
 //! | `leadership` | what changes with a leader, and how leadership is handed over |
 //! | `membership`, `versions` | changes of members, and the version that all of them speak |
 //! | `forward` | what only the leader can answer |
@@ -40,6 +41,7 @@
 
 mod apply_thread;
 mod ask;
+mod backup;
 mod bootstrap;
 mod clock_thread;
 mod compaction;
@@ -80,6 +82,7 @@ mod versions;
 mod wal_thread;
 mod watching;
 
+pub use backup::{Backup, BackupError, Piece};
 pub use bootstrap::StartError;
 pub use config::{ClusterState, Config};
 pub use error::Error;
@@ -98,6 +101,3 @@ pub const MAX_SHARDS: usize = 255;
 
 /// The version of the cluster that this member would found.
 pub const CLUSTER_VERSION: &str = "3.7.0";
-
-/// The version of the stored format that `Status` reports.
-pub const STORAGE_VERSION: &str = "3.7.0";

@@ -20,6 +20,7 @@ use raft::{Change, ChangeKind, EntryKind, Index, LogRead, Term};
 use tokio::sync::{oneshot, watch};
 
 use crate::apply_thread::ApplyJob;
+use crate::backup::Backups;
 use crate::compaction::Compaction;
 use crate::config::Config;
 use crate::error::Error;
@@ -60,6 +61,7 @@ pub struct Member {
     apply_queue: Queue<ApplyJob>,
     log_reads: Queue<LogRead>,
     snapshots: Snapshots,
+    backups: Backups,
     /// Set before raft is given anything.
     peers: OnceLock<Peers>,
     leadership: Leadership,
@@ -103,6 +105,7 @@ impl Member {
             apply_queue: Queue::default(),
             log_reads: Queue::default(),
             snapshots: Snapshots::new(config.snapshot_dir()),
+            backups: Backups::default(),
             peers: OnceLock::new(),
             leadership: Leadership::default(),
             leaving: Mutex::default(),
@@ -273,6 +276,10 @@ impl Member {
 
     pub(crate) fn snapshots(&self) -> &Snapshots {
         &self.snapshots
+    }
+
+    pub(crate) fn backups(&self) -> &Backups {
+        &self.backups
     }
 
     pub(crate) fn leaving(&self) -> &Mutex<Vec<(u64, Instant)>> {

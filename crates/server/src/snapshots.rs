@@ -26,7 +26,7 @@ use crate::member::Member;
 use crate::outgoing::{Outgoing, Wish};
 
 /// What the names of files to be sent end with.
-const OUTGOING: &str = ".out.db";
+pub(crate) const OUTGOING: &str = ".out.db";
 
 /// How often to look whether raft has been told what is applied.
 const LOOK: Duration = Duration::from_millis(1);
