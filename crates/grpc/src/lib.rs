@@ -12,6 +12,7 @@
 //! | `lease` | Lease: grant, revoke, keep-alive, time-to-live, list |
 //! | `cluster` | Cluster: members added, removed, updated, promoted, listed |
 //! | `maintenance` | Maintenance, as far as there is |
+//! | `lock`, `election` | Lock and Election: `turn` waits, `caller` asks in the client's name |
 //! | `leader` | calls and streams that want a leader |
 //! | `health` | gRPC's own health service |
 //! | `quota` | the look at the space left before a write is proposed |
@@ -20,12 +21,15 @@
 //!
 //! No thread, lock or queue lives here: waiting is the member's business.
 
+mod caller;
 mod cluster;
 mod codec;
+mod election;
 mod health;
 mod kv;
 mod leader;
 mod lease;
+mod lock;
 mod maintenance;
 mod metrics;
 mod quota;
@@ -33,6 +37,7 @@ mod range;
 mod service;
 mod status;
 mod stream_range;
+mod turn;
 mod watch;
 
 use std::sync::Arc;

@@ -9,6 +9,8 @@ use api::etcdserverpb::kv_server::KvServer;
 use api::etcdserverpb::lease_server::LeaseServer;
 use api::etcdserverpb::maintenance_server::MaintenanceServer;
 use api::etcdserverpb::{RangeRequest, WatchRequest};
+use api::v3electionpb::election_server::ElectionServer;
+use api::v3lockpb::lock_server::LockServer;
 use server::{Member, REQUEST_OVERHEAD};
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
@@ -17,12 +19,15 @@ use tonic::server::Grpc;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
+use crate::caller::Home;
 use crate::cluster::ClusterService;
 use crate::codec::WireCodec;
+use crate::election::ElectionService;
 use crate::health;
 use crate::kv::KvService;
 use crate::leader::{self, LeaderWatch};
 use crate::lease::LeaseService;
+use crate::lock::LockService;
 use crate::maintenance::MaintenanceService;
 use crate::metrics::{Messages, RpcMetrics};
 use crate::range::{self, RangeReply};
@@ -53,6 +58,7 @@ fn is_stream(service: &str, method: &str) -> bool {
             | ("etcdserverpb.Lease", "LeaseKeepAlive")
             | ("etcdserverpb.KV", "RangeStream")
             | ("etcdserverpb.Maintenance", "Snapshot")
+            | ("v3electionpb.Election", "Observe")
             | (HEALTH, "Watch")
     )
 }
@@ -67,6 +73,8 @@ pub struct Services {
     lease: LeaseServer<LeaseService>,
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
+    lock: LockServer<LockService>,
+    election: ElectionServer<ElectionService>,
 }
 
 impl Services {
@@ -75,20 +83,27 @@ impl Services {
         let limit = member.config().max_request_bytes.saturating_add(REQUEST_OVERHEAD);
         let metrics =
             Arc::new(RpcMetrics::new(member.metrics().registry(), member.config().extensive_metrics));
-        let kv = KvService { member: Arc::clone(&member) };
-        let lease = LeaseService {
+        let kv = Arc::new(KvService { member: Arc::clone(&member) });
+        let lease = Arc::new(LeaseService {
             member: Arc::clone(&member),
             messages: metrics.messages("/etcdserverpb.Lease/LeaseKeepAlive"),
-        };
+        });
+        let home = Home { member: Arc::clone(&member), kv: Arc::clone(&kv), lease: Arc::clone(&lease) };
         let cluster = ClusterService { member: Arc::clone(&member) };
         let maintenance = MaintenanceService { member: Arc::clone(&member) };
         Self {
             metrics,
             leader: LeaderWatch::new(),
-            kv: KvServer::new(kv).max_decoding_message_size(limit).accept_compressed(GZIP),
-            lease: LeaseServer::new(lease).max_decoding_message_size(limit).accept_compressed(GZIP),
+            kv: KvServer::from_arc(kv).max_decoding_message_size(limit).accept_compressed(GZIP),
+            lease: LeaseServer::from_arc(lease).max_decoding_message_size(limit).accept_compressed(GZIP),
             cluster: ClusterServer::new(cluster).max_decoding_message_size(limit).accept_compressed(GZIP),
             maintenance: MaintenanceServer::new(maintenance)
+                .max_decoding_message_size(limit)
+                .accept_compressed(GZIP),
+            lock: LockServer::new(LockService(home.clone()))
+                .max_decoding_message_size(limit)
+                .accept_compressed(GZIP),
+            election: ElectionServer::new(ElectionService(home))
                 .max_decoding_message_size(limit)
                 .accept_compressed(GZIP),
             member,
@@ -150,6 +165,8 @@ impl Services {
             ("etcdserverpb.Maintenance", _) if known => {
                 answered(self.maintenance.clone().call(request).await)
             }
+            ("v3lockpb.Lock", _) if known => answered(self.lock.clone().call(request).await),
+            ("v3electionpb.Election", _) if known => answered(self.election.clone().call(request).await),
             (HEALTH, "Check") => self.plain().unary(health::Check, request).await,
             (HEALTH, "List") => self.plain().unary(health::List, request).await,
             (HEALTH, "Watch") => {
@@ -157,7 +174,8 @@ impl Services {
                 self.plain().server_streaming(watch, request).await
             }
             ("etcdserverpb.KV" | "etcdserverpb.Watch" | "etcdserverpb.Lease", _)
-            | ("etcdserverpb.Cluster" | "etcdserverpb.Maintenance" | HEALTH, _) => {
+            | ("etcdserverpb.Cluster" | "etcdserverpb.Maintenance" | HEALTH, _)
+            | ("v3lockpb.Lock" | "v3electionpb.Election", _) => {
                 Status::unimplemented(format!("unknown method {method} for service {service}")).into_http()
             }
             _ => Status::unimplemented(format!("unknown service {service}")).into_http(),
