@@ -45,7 +45,7 @@
 //!
 //! [`Machine`] applies; [`txn`] has the semantics of reads and writes; [`check`] has what is checked
 //! before a request is proposed; [`quota`] counts; [`Cluster`] and [`Alarms`] are the small tables;
-//! [`snapshot`] takes a state and puts one in the place of another.
+//! [`snapshot`] takes a state and puts one in the place of another; [`restore`] begins a cluster with one.
 //! [`Shared`] is what readers hold. Not here: authentication, which a later version brings (its
 //! commands are rejected by name), and anything that waits.
 #![forbid(unsafe_code)]
@@ -61,6 +61,7 @@ pub mod quota;
 pub mod read;
 mod rejection;
 mod reply;
+mod restore;
 mod run;
 mod shared;
 pub mod snapshot;
@@ -75,4 +76,5 @@ pub use member::{ChangeContext, Downgrade, Member, from_json, to_json};
 pub use quota::Quota;
 pub use rejection::{Failure, ReadFailure, Rejection, Told};
 pub use reply::{Applied, Body, Outcome, Reply};
+pub use restore::{Founded, restore};
 pub use shared::{Published, Shared};

@@ -147,6 +147,10 @@ pub enum Failure {
         /// What it holds.
         what: String,
     },
+    /// The stored state is of a cluster that speaks a later version than this one; etcd's words.
+    Version(String),
+    /// A restore is to raise revisions beyond the last one there is.
+    NoRevision,
     /// Another member of the cluster has had authentication set up, by this command or in the state that
     /// it sent: this version does not have it.
     Authentication(&'static str),
@@ -166,6 +170,8 @@ impl fmt::Display for Failure {
                  a version that knows it can go on from here",
                 api::ETCD_VERSION
             ),
+            Failure::Version(words) => f.write_str(words),
+            Failure::NoRevision => f.write_str("revisions cannot be raised by so much"),
             Failure::Membership(what) => write!(f, "the members contradict raft's configuration: {what}"),
             Failure::Damaged { table, key } => write!(f, "table {table} holds a damaged row under key {key}"),
         }

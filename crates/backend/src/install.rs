@@ -92,6 +92,8 @@ struct New {
     durable: Arc<Durable>,
     live: Live,
     at: Consistent,
+    /// The last row.
+    newest: Option<RowKey>,
 }
 
 /// A file that is removed unless it has got its name. What cannot be removed now is by the next
@@ -119,6 +121,25 @@ impl Backend {
         at: Consistent,
         target: Target<'a>,
     ) -> Result<Incoming<'a>, Error> {
+        self.receive_as(body, Some(&at), at.clone(), target)
+    }
+
+    /// The same with a body of any position, as a state of no position: what it holds is to be the
+    /// beginning of another log.
+    ///
+    /// # Errors
+    /// As those of [`Backend::receive`].
+    pub fn receive_anew(&self, body: impl Read + Seek) -> Result<Incoming<'_>, Error> {
+        self.receive_as(body, None, Consistent::default(), Target::Beside)
+    }
+
+    fn receive_as<'a>(
+        &'a self,
+        body: impl Read + Seek,
+        expected: Option<&Consistent>,
+        at: Consistent,
+        target: Target<'a>,
+    ) -> Result<Incoming<'a>, Error> {
         let copying = self.shared.copying.lock();
         self.shared.health.check()?;
         let cache = self.shared.options.cache_bytes;
@@ -138,10 +159,10 @@ impl Backend {
         let Opened { database, length } = opened;
         // Planted: A4, the new state keeps the old one's index.
         let old = planted::is("old-index-after-install").then(|| self.consistent());
-        let live = fill(&database, body, &at, old.as_ref().unwrap_or(&at))?;
+        let (live, newest) = fill(&database, body, expected, old.as_ref().unwrap_or(&at))?;
         let database = Arc::new(database);
         let durable = Arc::new(Durable::of(&database, &length)?);
-        let new = New { database, length, durable, live, at };
+        let new = New { database, length, durable, live, at, newest };
         Ok(Incoming { backend: self, _copying: copying, new, switch, temporary })
     }
 }
@@ -177,6 +198,11 @@ impl<'a> Incoming<'a> {
     /// The position of the new state in the log.
     pub fn consistent(&self) -> &Consistent {
         &self.new.at
+    }
+
+    /// The key of the last row of the new state.
+    pub fn newest_row(&self) -> Option<&RowKey> {
+        self.new.newest.as_ref()
     }
 
     /// Changes tables of the new state, durably, before it is the store's.
@@ -219,7 +245,7 @@ impl<'a> Incoming<'a> {
 impl Placed<'_> {
     /// Shows the new state to every handle on the store. What was buffered for the old one is gone.
     pub fn publish(mut self) {
-        let Some(New { database, length, durable, live, at }) = self.new.take() else { return };
+        let Some(New { database, length, durable, live, at, .. }) = self.new.take() else { return };
         let shared = &*self.backend.shared;
         let young = Arc::new(Generation::new());
         let old = {
@@ -258,7 +284,7 @@ pub fn inspect(
     at: &Consistent,
     mut visit: impl FnMut(Table, &[u8], &[u8]),
 ) -> Result<(), Error> {
-    walk(body, at, |pair| {
+    walk(body, Some(at), |pair| {
         if let Pair::Entry(table, key, value) = pair {
             visit(table, key, value);
         }
@@ -266,24 +292,30 @@ pub fn inspect(
     })
 }
 
-/// Writes everything that `body`, which must be of `at`, holds; and in the last transaction the position
-/// `to`: a state that is not whole has none.
+/// Writes everything that `body`, which must be of `at` if that is given, holds; and in the last transaction
+/// the position `to`: a state that is not whole has none. The last row's key comes with it.
 fn fill(
     database: &Database,
     body: impl Read + Seek,
-    at: &Consistent,
+    at: Option<&Consistent>,
     to: &Consistent,
-) -> Result<Live, Error> {
+) -> Result<(Live, Option<RowKey>), Error> {
     let (found, live) = open::read_position(database)?;
     let rows = database.begin_read().map_err(failed)?.open_table(ROWS).map_err(failed)?.len();
     if found != Consistent::default() || rows.map_err(failed)? > 0 {
         return Err(Error::Storage("the medium for the new state is not empty".into()));
     }
     let mut filling = Filling { database, live, rows: Vec::new(), ops: Vec::new(), bytes: 0 };
-    walk(body, at, |pair| filling.add(&pair))?;
+    let mut newest = None;
+    walk(body, at, |pair| {
+        if let Pair::Row { key, .. } = pair {
+            newest = Some(key);
+        }
+        filling.add(&pair)
+    })?;
     filling.ops.extend(position(to));
     filling.commit()?;
-    Ok(filling.live)
+    Ok((filling.live, newest))
 }
 
 /// One pair of a body.
@@ -292,10 +324,11 @@ enum Pair<'a> {
     Entry(Table, &'a [u8], &'a [u8]),
 }
 
-/// Shows every pair of a body in order but those that are about its position, which is checked.
+/// Shows every pair of a body in order but those that are about its position, which is checked against
+/// the expected one.
 fn walk(
     body: impl Read + Seek,
-    at: &Consistent,
+    at: Option<&Consistent>,
     mut each: impl FnMut(Pair<'_>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut reader = bolt::Reader::open(body).map_err(body_failed)?;
@@ -318,7 +351,7 @@ fn walk(
             }
         }
     }
-    found.check(at)
+    at.map_or(Ok(()), |at| found.check(at))
 }
 
 fn row_of(name: &[u8]) -> Result<(RowKey, bool), Error> {

@@ -39,7 +39,8 @@ pub fn is_present(length: u64) -> bool {
 /// Checks the digest at the end of `file`, and says how many bytes the database before it has.
 ///
 /// # Errors
-/// [`Error::Digest`] if there is none or it is not that of the bytes before it, [`Error::Io`].
+/// [`Error::Digest`] if there is none, [`Error::Mismatch`] if it is not that of the bytes before it,
+/// [`Error::Io`].
 pub fn verify<F: Read + Seek>(file: &mut F) -> Result<u64, Error> {
     let length = file.seek(SeekFrom::End(0))?;
     if !is_present(length) {
@@ -50,7 +51,7 @@ pub fn verify<F: Read + Seek>(file: &mut F) -> Result<u64, Error> {
     let mut stored = [0; LENGTH];
     file.read_exact(&mut stored)?;
     if digest != stored {
-        return Err(Error::Digest("its SHA-256 does not match its bytes"));
+        return Err(Error::Mismatch { stored, found: digest });
     }
     Ok(size)
 }

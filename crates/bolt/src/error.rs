@@ -37,8 +37,15 @@ pub enum Error {
     Empty,
     /// A key or value is longer than the format allows: its length and the limit, in bytes.
     TooLong(usize, usize),
-    /// The SHA-256 behind the database is not that of its bytes, or is missing.
+    /// There is no SHA-256 behind the database.
     Digest(&'static str),
+    /// The SHA-256 behind the database is not that of its bytes.
+    Mismatch {
+        /// What is there.
+        stored: [u8; 32],
+        /// What its bytes have.
+        found: [u8; 32],
+    },
 }
 
 impl From<io::Error> for Error {
@@ -64,6 +71,7 @@ impl fmt::Display for Error {
             }
             Error::Empty => write!(f, "an empty bucket name or key"),
             Error::TooLong(length, limit) => write!(f, "{length} bytes where at most {limit} are allowed"),
+            Error::Mismatch { .. } => write!(f, "snapshot file: its SHA-256 does not match its bytes"),
             Error::Digest(why) => write!(f, "snapshot file: {why}"),
         }
     }

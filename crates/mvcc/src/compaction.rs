@@ -189,6 +189,24 @@ fn marker(name: &'static [u8], revision: i64) -> TableOp {
     TableOp::put(Table::Meta, Bytes::from_static(name), Bytes::copy_from_slice(&value))
 }
 
+/// The change of the tables that has everything up to `revision` compacted from the next opening of the
+/// store on. The revision need not exist: history then goes on behind it.
+pub fn compacted_to(revision: i64) -> TableOp {
+    marker(SCHEDULED, revision)
+}
+
+/// What is compacted, at once or in a while, by the markers in the table `meta`, of which `get` reads one
+/// entry; -1 if nothing is.
+///
+/// # Errors
+/// When the store fails, or a marker is none.
+pub fn compact_revision(
+    get: impl Fn(&[u8]) -> Result<Option<Bytes>, backend::Error>,
+) -> Result<i64, ReadError> {
+    let scheduled = read_marker(&get, SCHEDULED)?;
+    Ok(scheduled.max(read_marker(&get, FINISHED)?).unwrap_or(-1))
+}
+
 /// The revision of a marker in the table `meta`, of which `get` reads one entry.
 pub(crate) fn read_marker(
     get: impl Fn(&[u8]) -> Result<Option<Bytes>, backend::Error>,

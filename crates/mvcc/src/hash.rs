@@ -34,9 +34,9 @@ impl Store {
     /// # Errors
     /// [`ReadError::Future`], [`ReadError::Compacted`] or [`ReadError::Storage`].
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
-        let (index, view, current, compact) = {
+        let (index, view, current, compact, bump) = {
             let state = self.shared.state.read();
-            (state.index.clone(), self.shared.backend.view()?, state.current, state.compact)
+            (state.index.clone(), self.shared.backend.view()?, state.current, state.compact, state.bump)
         };
         if revision > current {
             return Err(ReadError::Future { current_revision: current });
@@ -45,7 +45,12 @@ impl Store {
             return Err(ReadError::Compacted { compact_revision: compact });
         }
         let at = if revision == 0 { current } else { revision };
-        let kept = kept(&index, current, at, compact);
+        let mut kept = kept(&index, current, at, compact);
+        // To etcd it is a version of a key without a name, and the latest one, which no compaction removes.
+        if let Some(bump) = bump.filter(|bump| bump.main <= compact.min(at)) {
+            let place = kept.partition_point(|kept| *kept < bump);
+            kept.insert(place, bump);
+        }
         drop(index);
         let hash = hash_rows(&view, &kept, at, compact)?;
         Ok(HashKv { hash, compact_revision: compact, revision: at })

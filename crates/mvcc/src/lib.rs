@@ -65,7 +65,7 @@ mod write;
 
 pub use api::etcdserverpb::range_request::{SortOrder, SortTarget};
 pub use api::key_range::KeyRange;
-pub use compaction::{CompactError, Progress, ProgressState};
+pub use compaction::{CompactError, Progress, ProgressState, compact_revision, compacted_to};
 pub use event::Event;
 pub use hash::HashKv;
 pub use open::Opened;

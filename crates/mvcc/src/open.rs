@@ -18,7 +18,7 @@ use crate::compaction::{self, Sweep};
 use crate::history::{History, Version};
 use crate::index::{Builder, Index};
 use crate::read::ReadError;
-use crate::record::{Header, Malformed};
+use crate::record::{Header, Malformed, is_bump};
 use crate::replay::{malformed, version_of};
 use crate::revision::Revision;
 use crate::store::State;
@@ -59,7 +59,9 @@ pub(crate) fn rebuild(
 
     // Revisions never go back: what was compacted away existed, and a new store begins at 1.
     let newest = pieces.iter().filter_map(|piece| piece.rows.last()).map(|row| row.version.main).max();
-    let current = newest.unwrap_or(1).max(compact).max(1);
+    let bump = pieces.iter().filter_map(|piece| piece.bump).max();
+    let bumped = bump.map_or(1, |bump| bump.main);
+    let current = newest.unwrap_or(1).max(bumped).max(compact).max(1);
     let rows = pieces.iter().map(|piece| piece.rows.len()).sum();
 
     let prefix = common_prefix(&pieces);
@@ -69,7 +71,7 @@ pub(crate) fn rebuild(
     order.sort_by(|a, b| a.compare(b, &pieces));
     let (index, leases) = build(&order, &pieces);
     let opened = Opened { leases, keys: index.live() as usize, rows };
-    Ok((State { index, current, compact }, Sweep::new(finished), opened))
+    Ok((State { index, current, compact, bump }, Sweep::new(finished), opened))
 }
 
 /// The rows of a range of revisions, in the order in which they were written.
@@ -77,6 +79,8 @@ pub(crate) fn rebuild(
 struct Piece {
     rows: Vec<Row>,
     keys: Vec<u8>,
+    /// The last row that is of no key.
+    bump: Option<Revision>,
 }
 
 struct Row {
@@ -104,6 +108,10 @@ impl Piece {
     }
 
     fn add(&mut self, at: Revision, tombstone: bool, record: &[u8]) -> Result<(), Malformed> {
+        if is_bump(tombstone, record) {
+            self.bump = Some(at);
+            return Ok(());
+        }
         let header = Header::parse(record)?;
         let version = match tombstone {
             true if header.key.is_empty() => return Err(Malformed),

@@ -50,6 +50,12 @@ pub(crate) struct Header<'a> {
     pub(crate) lease: i64,
 }
 
+/// Whether a row is of no key. A restore that is to go on at a higher revision leaves one such row there,
+/// as etcd's does; it is part of the hash, and of nothing else.
+pub(crate) fn is_bump(tombstone: bool, record: &[u8]) -> bool {
+    !tombstone && record.is_empty()
+}
+
 /// A record that is not an encoded `KeyValue`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;

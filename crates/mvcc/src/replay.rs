@@ -6,7 +6,7 @@ use crate::event::Event;
 use crate::fetch::Chunks;
 use crate::history::Version;
 use crate::read::ReadError;
-use crate::record::{Header, Malformed};
+use crate::record::{Header, Malformed, is_bump};
 use crate::revision::Revision;
 use crate::store::Store;
 
@@ -116,6 +116,9 @@ impl Piece {
         record: &[u8],
         filter: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<Option<Event>, Malformed> {
+        if is_bump(tombstone, record) {
+            return Ok(None);
+        }
         let header = Header::parse(record)?;
         if !filter(header.key) {
             return Ok(None);

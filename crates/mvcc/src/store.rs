@@ -9,6 +9,7 @@ use crate::compaction::Sweep;
 use crate::index::Index;
 use crate::open::{self, Opened};
 use crate::read::ReadError;
+use crate::revision::Revision;
 
 /// A handle for reading, from any thread; clones share one store.
 #[derive(Clone)]
@@ -38,6 +39,8 @@ pub(crate) struct State {
     pub(crate) index: Index,
     pub(crate) current: i64,
     pub(crate) compact: i64,
+    /// The last row that is of no key.
+    pub(crate) bump: Option<Revision>,
 }
 
 impl Store {
