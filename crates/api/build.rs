@@ -23,11 +23,25 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed={}", root.display());
     let files: Vec<PathBuf> = FILES.iter().map(|file| root.join(file)).collect();
     let descriptors = protox::compile(&files, [&root])?;
+    write_descriptors(descriptors.clone())?;
     tonic_prost_build::configure()
         .bytes(".")
         .build_client(true)
         .build_server(true)
         .build_transport(false)
         .compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// Leaves the descriptors beside the generated code, without the comments of the files.
+fn write_descriptors(
+    mut descriptors: protox::prost_reflect::prost_types::FileDescriptorSet,
+) -> Result<(), Box<dyn std::error::Error>> {
+    use protox::prost_reflect::prost::Message as _;
+    for file in &mut descriptors.file {
+        file.source_code_info = None;
+    }
+    let to = PathBuf::from(std::env::var("OUT_DIR")?).join("descriptors.bin");
+    std::fs::write(to, descriptors.encode_to_vec())?;
     Ok(())
 }

@@ -38,6 +38,10 @@ pub mod raft_request;
 /// The version of etcd whose API this is, and whose log, peer protocol and files.
 pub const ETCD_VERSION: &str = "3.7.1";
 
+/// All of `proto/` as an encoded `google.protobuf.FileDescriptorSet`, for whoever reads messages by
+/// reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 pub use error::{Code, Error};
 pub use key_range::KeyRange;
 

@@ -104,6 +104,13 @@ pub(crate) struct Config {
     /// When to ping silent connections; none for never.
     pub grpc_keepalive: Option<KeepAlive>,
 
+    /// Whether the API is there as JSON too.
+    pub enable_grpc_gateway: bool,
+    /// The origins whose pages may use what is not gRPC.
+    pub cors: Vec<String>,
+    /// The names that requests for what is not gRPC may give to the member.
+    pub host_whitelist: Vec<String>,
+
     /// How many revisions a step of a compaction removes.
     pub compaction_batch_limit: usize,
     /// How long a compaction rests between two steps.
@@ -242,6 +249,9 @@ impl Config {
             grpc_keepalive: keepalive(given)?,
             compaction_batch_limit: compaction_batch_limit(given)?,
             compaction_sleep_interval: or_duration(
+            enable_grpc_gateway: given.bool("enable-grpc-gateway"),
+            cors: given.words("cors"),
+            host_whitelist: given.words("host-whitelist"),
                 given,
                 "compaction-sleep-interval",
                 Duration::from_millis(10),
@@ -295,6 +305,8 @@ impl Config {
             .with("pre-vote", self.pre_vote)
             .with("max-learners", self.max_learners)
             .with("strict-reconfig-check", self.strict_reconfig_check)
+            .with("cors", self.cors.clone())
+            .with("host-whitelist", self.host_whitelist.clone())
             .with("force-new-cluster", self.force_new_cluster)
             .with("unsafe-no-fsync", self.unsafe_no_fsync)
     }

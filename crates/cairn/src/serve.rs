@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use gateway::{Gateway, Http2, Listeners};
+use gateway::{Access, Gateway, Http2, Listeners, Names, Settings};
 use server::{Server, ThreadFailure};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -63,8 +63,16 @@ fn start(config: &Config) -> Result<Started, String> {
         keepalive_interval: interval,
         keepalive_timeout: timeout,
     };
+    let settings = Settings {
+        http2,
+        access: Access {
+            origins: Names::new(config.cors.iter().cloned()),
+            hosts: Names::new(config.host_whitelist.iter().cloned()),
+        },
+        json: config.enable_grpc_gateway,
+    };
     let addresses = url::strings(&config.listen_client_urls);
-    let gateway = Gateway::new(server.member().clone(), listeners, http2, move || {
+    let gateway = Gateway::new(server.member().clone(), listeners, settings, move || {
         // Scripts and test suites wait for these very words.
         tracing::info!("ready to serve client requests");
         for address in &addresses {

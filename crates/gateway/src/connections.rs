@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use grpc::Services;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use parking_lot::Mutex;
-use server::Member;
+use server::{Member, REQUEST_OVERHEAD};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tonic::body::Body;
 
+use crate::access::{self, Access};
+use crate::json::{self, Json};
 use crate::listen::Listeners;
 use crate::probes::ProbeMetrics;
 use crate::traffic::Counted;
@@ -40,6 +43,17 @@ pub struct Http2 {
     pub keepalive_timeout: Duration,
 }
 
+/// How a member's ports are served.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How HTTP/2 is spoken.
+    pub http2: Http2,
+    /// Who may use the paths that are not gRPC.
+    pub access: Access,
+    /// `--enable-grpc-gateway`: whether the API is there as JSON too.
+    pub json: bool,
+}
+
 /// What is needed to serve a member's ports from its runtime threads.
 #[derive(Clone)]
 pub struct Gateway(Arc<Inner>);
@@ -48,7 +62,9 @@ struct Inner {
     member: Arc<Member>,
     services: Services,
     probed: ProbeMetrics,
-    http2: Http2,
+    settings: Settings,
+    /// None where it is switched off.
+    json: Option<Json>,
     listeners: Mutex<Option<Listeners>>,
     deal_to: Vec<UnboundedSender<TcpStream>>,
     dealt: Mutex<Vec<Option<UnboundedReceiver<TcpStream>>>>,
@@ -60,7 +76,7 @@ impl Gateway {
     pub fn new(
         member: Arc<Member>,
         listeners: Listeners,
-        http2: Http2,
+        settings: Settings,
         ready: impl Fn() + Send + Sync + 'static,
     ) -> Self {
         let (deal_to, dealt) = (0..member.config().shards)
@@ -72,8 +88,11 @@ impl Gateway {
         Self(Arc::new(Inner {
             services: Services::new(Arc::clone(&member)),
             probed: ProbeMetrics::new(member.metrics().registry()),
+            json: settings
+                .json
+                .then(|| Json::new(member.config().max_request_bytes.saturating_add(REQUEST_OVERHEAD))),
             member,
-            http2,
+            settings,
             listeners: Mutex::new(Some(listeners)),
             deal_to,
             dealt: Mutex::new(dealt),
@@ -101,7 +120,7 @@ impl Gateway {
         }
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
-        let http2 = &self.0.http2;
+        let http2 = &self.0.settings.http2;
         builder
             .http2()
             .timer(TokioTimer::new())
@@ -153,8 +172,31 @@ impl Gateway {
         if is_grpc && request.version() == http::Version::HTTP_2 {
             self.0.services.call(request).await
         } else {
-            endpoints::answer(&self.0.member, &self.0.probed, &request).await
+            self.answer_http(request).await
         }
+    }
+
+    /// Answers what is not gRPC, to whom it may concern.
+    async fn answer_http(&self, mut request: http::Request<Incoming>) -> http::Response<Body> {
+        let access = &self.0.settings.access;
+        if let Some(refusal) = access.refuse(&request) {
+            return refusal.map(|text| Body::new(Full::new(text)));
+        }
+        let origin = access::origin(&request);
+        let mut response = if request.method() == http::Method::OPTIONS {
+            // A browser that asks whether it may ask.
+            http::Response::new(Body::empty())
+        } else {
+            json::rename(&mut request);
+            match &self.0.json {
+                Some(json) if request.uri().path().starts_with(json::PREFIX) => {
+                    json.answer(&self.0.services, request).await
+                }
+                _ => endpoints::answer(&self.0.member, &self.0.probed, &request).await,
+            }
+        };
+        access.mark(origin.as_ref(), response.headers_mut());
+        response
     }
 
     async fn accept(self, listener: TcpListener) {

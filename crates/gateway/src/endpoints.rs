@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
-    CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS,
-};
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
 use server::{ETCD_VERSION, Member};
@@ -15,16 +12,9 @@ use tonic::body::Body;
 
 use crate::health;
 use crate::probes::{self, Found, ProbeMetrics};
+use crate::vars::Vars;
 
 const TEXT: &str = "text/plain; charset=utf-8";
-
-/// What the answers tell browsers: pages of every origin may use them, as with etcd's default of
-/// `--cors`.
-const CORS: [(HeaderName, HeaderValue); 3] = [
-    (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE")),
-    (ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
-    (ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("accept, content-type, authorization")),
-];
 
 /// Answers by path.
 pub(crate) async fn answer<B>(
@@ -34,12 +24,15 @@ pub(crate) async fn answer<B>(
 ) -> Response<Body> {
     let path = request.uri().path();
     let query = request.uri().query().unwrap_or_default();
-    let mut response = match (path, request.method()) {
-        // A browser that asks whether it may ask.
-        (_, &Method::OPTIONS) => Response::new(Bytes::new()),
+    let response = match (path, request.method()) {
         ("/health", &Method::GET) => health_answer(member, query).await,
         ("/health", _) => not_allowed(&Method::GET),
         ("/version", method) => version(member, method),
+        ("/debug/vars", &Method::GET) => {
+            let text = serde_json::to_vec_pretty(&Vars::of(member)).unwrap_or_default();
+            reply(StatusCode::OK, "application/json; charset=utf-8", text)
+        }
+        ("/debug/vars", _) => not_allowed(&Method::GET),
         ("/metrics", _) => {
             let kind = "text/plain; version=0.0.4; charset=utf-8";
             reply(StatusCode::OK, kind, server::scrape(member))
@@ -53,7 +46,6 @@ pub(crate) async fn answer<B>(
             None => not_found(),
         },
     };
-    response.headers_mut().extend(CORS);
     response.map(|body| Body::new(Full::new(body)))
 }
 

@@ -2,7 +2,8 @@
 //! is not gRPC.
 //!
 //! A port speaks HTTP/1.1 and HTTP/2 at once; a request whose content type is gRPC's goes to
-//! `grpc`, everything else to [`http`](self) paths: `/health`, `/livez`, `/readyz`, `/version`, `/metrics`. The first
+//! `grpc`, everything else to [`http`](self) paths: `/v3/…`, `/health`, `/livez`, `/readyz`, `/version`, `/metrics`,
+//! `/debug/vars`. The first
 //! runtime thread accepts and deals connections out in turn, and a connection stays where it was
 //! dealt (design §10).
 //!
@@ -11,18 +12,25 @@
 //! | `listen` | sockets, bound before anything else starts, so that a taken port is told at once |
 //! | `connections` | accepting, dealing out, serving, and ending in order |
 //! | `endpoints` | paths of the client port |
+//! | `json` | the API as JSON, below `/v3/` |
+//! | `access` | which hosts and origins are let in |
 //! | `health` | what makes a member healthy, in etcd's words |
 //! | `traffic` | the count of bytes |
 //! | `probes` | `/livez` and `/readyz` |
+//! | `vars` | `/debug/vars` |
 //! | `peer` | paths of the peer port that are not raft's |
 
+mod access;
 mod connections;
 mod endpoints;
 mod health;
+mod json;
 mod listen;
 mod peer;
 mod probes;
 mod traffic;
+mod vars;
 
-pub use connections::{Gateway, Http2};
+pub use access::{Access, Names};
+pub use connections::{Gateway, Http2, Settings};
 pub use listen::{Listeners, bind};

@@ -1,72 +1,18 @@
 //! A member behind a real port, in this process, and the generated clients in front of it.
 #![allow(clippy::unwrap_used)]
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+mod common;
 
 use api::etcdserverpb::kv_client::KvClient;
 use api::etcdserverpb::lease_client::LeaseClient;
 use api::etcdserverpb::watch_client::WatchClient;
 use api::etcdserverpb::watch_request::RequestUnion;
 use api::etcdserverpb::{LeaseKeepAliveRequest, PutRequest, RangeRequest, WatchCreateRequest, WatchRequest};
-use gateway::{Gateway, Http2, Listeners};
-use server::{Config, Server};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use common::{ask, with_member, with_ports};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio_stream::StreamExt as _;
 use tonic::codec::CompressionEncoding;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
-
-fn config(directory: &Path) -> Config {
-    Config { max_request_bytes: 10_000, no_fsync: true, shards: 2, ..Config::new(directory.join("data")) }
-}
-
-/// Runs `work` with a channel to a member, and stops the member: in the middle of it if `work` says
-/// when, else after it.
-fn with_member<F: Future<Output = ()>>(work: impl FnOnce(Channel, Box<dyn FnOnce() + Send>) -> F) {
-    with_ports(async |client, _peer, stop| {
-        let channel = Endpoint::from_shared(format!("http://{client}")).unwrap().connect().await.unwrap();
-        work(channel, stop).await;
-    });
-}
-
-/// The same with the addresses of the client and the peer port.
-fn with_ports(work: impl AsyncFnOnce(SocketAddr, SocketAddr, Box<dyn FnOnce() + Send>)) {
-    let directory = tempfile::tempdir().unwrap();
-    let (failures, mut failed) = unbounded_channel();
-    let mut server = Server::start(config(directory.path()), failures).unwrap();
-    let [client, peer] =
-        [(); 2].map(|()| gateway::bind((Ipv4Addr::LOCALHOST, 0).into(), false, false).unwrap());
-    let (client_address, peer_address) = (client.local_addr().unwrap(), peer.local_addr().unwrap());
-    let listeners = Listeners { client: vec![client], peer: vec![peer] };
-    let http2 = Http2 {
-        max_concurrent_streams: u32::MAX,
-        keepalive_interval: Duration::ZERO,
-        keepalive_timeout: Duration::from_secs(20),
-    };
-    let gateway = Gateway::new(Arc::clone(server.member()), listeners, http2, || {});
-    server.serve(move |shard| gateway.clone().serve(shard)).unwrap();
-    let (stop, stopped) = std::sync::mpsc::channel();
-    std::thread::scope(|scope| {
-        scope.spawn(move || {
-            // The end of `work` without a word is a word too.
-            let _ = stopped.recv();
-            server.stop();
-        });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let now = stop.clone();
-            work(client_address, peer_address, Box::new(move || now.send(()).unwrap())).await;
-        });
-        drop(stop);
-    });
-    if let Ok(failure) = failed.try_recv() {
-        panic!("{failure}");
-    }
-}
 
 fn put(key: &str, value: Vec<u8>) -> PutRequest {
     PutRequest { key: key.to_owned().into(), value: value.into(), ..PutRequest::default() }
@@ -146,19 +92,6 @@ fn watches_end_in_a_word_when_the_member_stops() {
         let end = answers.message().await.unwrap_err();
         assert_eq!((end.code(), end.message()), (Code::Unavailable, "etcdserver: server stopped"));
     });
-}
-
-/// One question over HTTP/1.1; the status line and the body.
-async fn ask(address: SocketAddr, request: &str, body: &str) -> (u16, String) {
-    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
-    let length = body.len();
-    let head =
-        format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
-    stream.write_all((head + body).as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
 }
 
 #[test]

@@ -1,0 +1,75 @@
+//! A member behind real ports, in this process.
+#![allow(clippy::unwrap_used, dead_code)]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway::{Access, Gateway, Http2, Listeners, Settings};
+use server::{Config, Server};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc::unbounded_channel;
+use tonic::transport::{Channel, Endpoint};
+
+fn config(directory: &Path) -> Config {
+    Config { max_request_bytes: 10_000, no_fsync: true, shards: 2, ..Config::new(directory.join("data")) }
+}
+
+/// Runs `work` with a channel to a member, and stops the member: in the middle of it if `work` says
+/// when, else after it.
+pub(crate) fn with_member<F: Future<Output = ()>>(work: impl FnOnce(Channel, Box<dyn FnOnce() + Send>) -> F) {
+    with_ports(async |client, _peer, stop| {
+        let channel = Endpoint::from_shared(format!("http://{client}")).unwrap().connect().await.unwrap();
+        work(channel, stop).await;
+    });
+}
+
+/// The same with the addresses of the client and the peer port.
+pub(crate) fn with_ports(work: impl AsyncFnOnce(SocketAddr, SocketAddr, Box<dyn FnOnce() + Send>)) {
+    let directory = tempfile::tempdir().unwrap();
+    let (failures, mut failed) = unbounded_channel();
+    let mut server = Server::start(config(directory.path()), failures).unwrap();
+    let [client, peer] =
+        [(); 2].map(|()| gateway::bind((Ipv4Addr::LOCALHOST, 0).into(), false, false).unwrap());
+    let (client_address, peer_address) = (client.local_addr().unwrap(), peer.local_addr().unwrap());
+    let listeners = Listeners { client: vec![client], peer: vec![peer] };
+    let http2 = Http2 {
+        max_concurrent_streams: u32::MAX,
+        keepalive_interval: Duration::ZERO,
+        keepalive_timeout: Duration::from_secs(20),
+    };
+    let settings = Settings { http2, access: Access::default(), json: true };
+    let gateway = Gateway::new(Arc::clone(server.member()), listeners, settings, || {});
+    server.serve(move |shard| gateway.clone().serve(shard)).unwrap();
+    let (stop, stopped) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // The end of `work` without a word is a word too.
+            let _ = stopped.recv();
+            server.stop();
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let now = stop.clone();
+            work(client_address, peer_address, Box::new(move || now.send(()).unwrap())).await;
+        });
+        drop(stop);
+    });
+    if let Ok(failure) = failed.try_recv() {
+        panic!("{failure}");
+    }
+}
+
+/// One question over HTTP/1.1; the status line and the body.
+pub(crate) async fn ask(address: SocketAddr, request: &str, body: &str) -> (u16, String) {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let length = body.len();
+    let head =
+        format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    stream.write_all((head + body).as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}

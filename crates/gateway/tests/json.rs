@@ -1,0 +1,277 @@
+//! The JSON gateway of a member behind a real port: what goes in and what comes out, over HTTP/1.1.
+//!
+//! That real etcd answers the same is for `tests/conformance` to show.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::{ask, with_ports};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+
+/// A call, without the numbers that differ from run to run.
+async fn call(client: SocketAddr, path: &str, body: &str) -> (u16, Value) {
+    let (status, text) = ask(client, &format!("POST /v3/{path}"), body).await;
+    let mut answer: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{path}: {text}"));
+    mask(&mut answer);
+    (status, answer)
+}
+
+fn mask(answer: &mut Value) {
+    if let Some(header) = answer.get_mut("header").and_then(Value::as_object_mut) {
+        for id in ["cluster_id", "member_id", "raft_term"] {
+            let held = header.remove(id).unwrap();
+            held.as_str().unwrap().parse::<u64>().unwrap();
+        }
+    }
+}
+
+fn refused(code: i32, message: &str) -> Value {
+    json!({"error": message, "code": code, "message": message})
+}
+
+#[test]
+fn a_call_is_answered_in_json() {
+    with_ports(async |client, _peer, _stop| {
+        let (status, put) = call(client, "kv/put", r#"{"key":"Zm9v","value":"YmFy"}"#).await;
+        assert_eq!((status, put), (200, json!({"header": {"revision": "2"}})));
+        let pair = json!({
+            "key": "Zm9v", "value": "YmFy", "create_revision": "2", "mod_revision": "2", "version": "1"
+        });
+        let found = json!({"header": {"revision": "2"}, "kvs": [pair], "count": "1"});
+        for body in [
+            r#"{"key":"Zm9v"}"#,
+            r#"{"key":"Zm9v","rangeEnd":"Zm9w","unknown":[{}]}"#,
+            r#" {"key":"Zg","range_end":"Zw","sort_order":"DESCEND","sortTarget":3} and more"#,
+        ] {
+            assert_eq!(call(client, "kv/range", body).await, (200, found.clone()), "{body}");
+        }
+        // Nothing at all stands for the message without fields.
+        let no_key = (400, refused(3, "etcdserver: key is not provided"));
+        for body in ["", "{}", "null"] {
+            assert_eq!(call(client, "kv/range", body).await, no_key, "{body}");
+        }
+        let future = (400, refused(11, "etcdserver: mvcc: required revision is a future revision"));
+        assert_eq!(call(client, "kv/range", r#"{"key":"Zm9v","revision":"9"}"#).await, future);
+        let lease = (404, refused(5, "etcdserver: requested lease not found"));
+        assert_eq!(call(client, "lease/revoke", r#"{"ID":9}"#).await, lease);
+        assert_eq!(call(client, "kv/lease/revoke", r#"{"ID":"9"}"#).await, lease);
+        for body in ["{", "[]", r#"{"key":"!!"}"#, r#"{"limit":"many"}"#, "}", "\"a b\""] {
+            let (status, answer) = call(client, "kv/range", body).await;
+            assert_eq!((status, &answer["code"]), (400, &json!(3)), "{body}");
+            assert_eq!(answer["error"], answer["message"]);
+        }
+        let deep = r#"{"a":"#.repeat(100_000);
+        assert_eq!(call(client, "kv/txn", &deep).await.0, 400);
+        let nested = format!("{}{}", r#"{"success":[{"request_txn":"#.repeat(60), "}]}".repeat(60));
+        assert_eq!(call(client, "kv/txn", &nested).await.0, 400);
+    });
+}
+
+#[test]
+fn what_there_is_not_is_told_in_json_too() {
+    with_ports(async |client, _peer, _stop| {
+        let missing = (404, refused(5, "Not Found"));
+        for path in ["kv/guess", "kv/rangestream", "", "kv/put/", "KV/put"] {
+            assert_eq!(call(client, path, "{}").await, missing, "{path}");
+        }
+        let (status, text) = ask(client, "GET /v3/kv/range", "").await;
+        let not_so = refused(12, "Method Not Allowed");
+        assert_eq!((status, serde_json::from_str::<Value>(&text).unwrap()), (501, not_so));
+        // Pages may ask whether they may ask, and etcd's first clients used another prefix.
+        assert_eq!(ask(client, "OPTIONS /v3/kv/range", "").await, (200, String::new()));
+        let (status, text) = ask(client, "POST /v3beta/kv/range", r#"{"key":"eA=="}"#).await;
+        assert_eq!((status, text.contains("header")), (200, true), "{text}");
+    });
+}
+
+#[test]
+fn what_is_too_long_is_refused() {
+    with_ports(async |client, _peer, _stop| {
+        let put = |length: usize| format!(r#"{{"key":"YQ==","value":"{}"}}"#, "A".repeat(length));
+        // The member takes 10,000 bytes in a request; its gRPC half a mebibyte more.
+        let (status, answer) = call(client, "kv/put", &put(16_000)).await;
+        assert_eq!((status, &answer["message"]), (400, &json!("etcdserver: request is too large")));
+        let (status, answer) = call(client, "kv/put", &put(800_000)).await;
+        let words = answer["message"].as_str().unwrap();
+        assert_eq!(status, 429);
+        assert!(words.starts_with("grpc: received message larger than max (600"), "{words}");
+        let (status, answer) = call(client, "kv/put", &put(1_100_000)).await;
+        assert_eq!((status, &answer["code"]), (429, &json!(8)));
+    });
+}
+
+/// A stream of requests that stays open, and its answers, line by line.
+struct Stream {
+    connection: BufReader<TcpStream>,
+}
+
+impl Stream {
+    async fn open(client: SocketAddr, path: &str) -> Self {
+        let mut connection = TcpStream::connect(client).await.unwrap();
+        let head = format!("POST /v3/{path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+        connection.write_all(head.as_bytes()).await.unwrap();
+        Self { connection: BufReader::new(connection) }
+    }
+
+    async fn send(&mut self, text: &str) {
+        let chunk = format!("{:x}\r\n{text}\r\n", text.len());
+        self.connection.write_all(chunk.as_bytes()).await.unwrap();
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert_ne!(self.connection.read_line(&mut line).await.unwrap(), 0, "the stream has ended");
+        line.trim_end().to_owned()
+    }
+
+    /// The status line, past the headers.
+    async fn head(&mut self) -> String {
+        let status = self.line().await;
+        while !self.line().await.is_empty() {}
+        status
+    }
+
+    /// The next answer: a chunk of one line.
+    async fn answer(&mut self) -> Value {
+        let length = usize::from_str_radix(&self.line().await, 16).unwrap();
+        let mut chunk = vec![0; length + 2];
+        self.connection.read_exact(&mut chunk).await.unwrap();
+        assert!(chunk.ends_with(b"}\n\r\n"));
+        let mut answer: Value = serde_json::from_slice(&chunk).unwrap();
+        if let Some(result) = answer.get_mut("result") {
+            mask(result);
+        }
+        answer
+    }
+}
+
+#[test]
+fn a_watch_takes_requests_as_long_as_it_lasts() {
+    with_ports(async |client, _peer, _stop| {
+        let mut watch = Stream::open(client, "watch").await;
+        // Two values in one piece, and the start of a third.
+        watch
+            .send(r#"{"create_request":{"key":"YQ=="}}{"createRequest":{"key":"Yg==","watch_id":7}}{"cancel"#)
+            .await;
+        assert_eq!(watch.head().await, "HTTP/1.1 200 OK");
+        let at = json!({"revision": "1"});
+        assert_eq!(watch.answer().await, json!({"result": {"header": at, "created": true}}));
+        let second = json!({"result": {"header": at, "created": true, "watch_id": "7"}});
+        assert_eq!(watch.answer().await, second);
+        assert_eq!(call(client, "kv/put", r#"{"key":"Yg==","value":"dg=="}"#).await.0, 200);
+        let pair = json!({
+            "key": "Yg==", "value": "dg==", "create_revision": "2", "mod_revision": "2", "version": "1"
+        });
+        let at = json!({"revision": "2"});
+        let event = json!({"result": {"header": at, "watch_id": "7", "events": [{"kv": pair}]}});
+        assert_eq!(watch.answer().await, event);
+        assert_eq!(call(client, "kv/deleterange", r#"{"key":"YQ=="}"#).await.0, 200);
+        watch.send(r#"_request":{"watch_id":"7"}}"#).await;
+        let cancelled = json!({"result": {"header": at, "watch_id": "7", "canceled": true}});
+        assert_eq!(watch.answer().await, cancelled);
+        watch.send(r#"{"progress_request":{}}"#).await;
+        let progress = json!({"result": {"header": at, "watch_id": "-1"}});
+        assert_eq!(watch.answer().await, progress);
+        // What makes no sense ends it, in a word.
+        watch.send(r#"{"create_request":7}"#).await;
+        let end = watch.answer().await;
+        assert_eq!((&end["error"]["code"], &end["error"]["http_code"]), (&json!(3), &json!(400)), "{end}");
+        assert_eq!(watch.line().await, "0");
+    });
+}
+
+#[test]
+fn a_stream_that_is_refused_has_the_status_of_that() {
+    with_ports(async |client, _peer, _stop| {
+        let (status, text) = ask(client, "POST /v3/watch", "{").await;
+        assert_eq!(status, 400, "{text}");
+        let error: Value = serde_json::from_str(&text).unwrap();
+        let words = json!({
+            "error": {
+                "grpc_code": 3, "http_code": 400, "message": "unexpected EOF", "http_status": "Bad Request", "code": 3
+            }
+        });
+        assert_eq!(error, words);
+    });
+}
+
+#[test]
+fn a_stream_ends_with_its_requests() {
+    with_ports(async |client, _peer, _stop| {
+        let (status, text) = ask(client, "POST /v3/lease/keepalive", r#"{"ID":"3"} {"ID":4}"#).await;
+        assert_eq!(status, 200);
+        // Lines are chunks of their own.
+        let ids: Vec<Value> = text
+            .lines()
+            .filter(|line| line.starts_with('{'))
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["result"]["ID"].clone())
+            .collect();
+        assert_eq!(ids, [json!("3"), json!("4")], "{text}");
+    });
+}
+
+/// An open stream is told that the member stops, and does not hold it up.
+#[test]
+fn a_stream_ends_with_the_member() {
+    with_ports(async |client, _peer, stop| {
+        let mut watch = Stream::open(client, "watch").await;
+        watch.send(r#"{"create_request":{"key":"YQ=="}}"#).await;
+        watch.head().await;
+        assert_eq!(watch.answer().await["result"]["created"], json!(true));
+        stop();
+        let end = watch.answer().await;
+        let words = (&json!(14), &json!("etcdserver: server stopped"));
+        assert_eq!((&end["error"]["code"], &end["error"]["message"]), words);
+    });
+}
+
+#[test]
+fn a_process_tells_of_itself() {
+    with_ports(async |client, _peer, _stop| {
+        let (status, text) = ask(client, "GET /debug/vars", "").await;
+        let vars: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!((status, &vars["raft.status"]["raftState"]), (200, &json!("StateLeader")), "{text}");
+        assert_eq!(vars["raft.status"]["id"], vars["raft.status"]["lead"]);
+        assert!(vars["file_descriptor_limit"].as_u64().unwrap() > 0);
+        assert!(!vars["cmdline"].as_array().unwrap().is_empty());
+    });
+}
+
+/// Every path of etcd's is there: of the client port, of the gateway, and of the peer port.
+#[test]
+fn no_path_of_etcds_is_missing() {
+    with_ports(async |client, peer, _stop| {
+        let mut asked = 0;
+        for row in include_str!("data/http.tsv").lines().skip(1) {
+            let [port, method, path, _notes] = row.split('\t').collect::<Vec<_>>().try_into().unwrap();
+            let address = if port == "peer" { peer } else { client };
+            match (method, path) {
+                // Below `/v3/` are the paths of the other list; gRPC is no path.
+                ("any", _) | (_, "/v3/...") => continue,
+                // Raft's own: `peer` has tests for them.
+                (_, path) if path.starts_with("/raft") => continue,
+                _ => {}
+            }
+            let (status, body) = ask(address, &format!("{method} {}", path.replace("{id}", "1")), "").await;
+            assert!(!body.contains("404 page not found"), "{method} {path}: {status} {body}");
+            assert_ne!(status, 405, "{method} {path}");
+            asked += 1;
+        }
+        assert!(asked > 10, "{asked}");
+        let mut paths = 0;
+        for row in include_str!("../../api/tests/data/rpcs.tsv").lines().skip(1) {
+            let paths_of = row.split('\t').nth(5).unwrap_or_default();
+            for path in paths_of.split(", ").filter_map(|path| path.strip_prefix("POST ")) {
+                // A value that no message is: every path that is there refuses it, and nothing is done.
+                let (status, body) = ask(client, &format!("POST {path}"), "[]").await;
+                assert_eq!(status, 400, "{path}: {body}");
+                paths += 1;
+            }
+        }
+        assert_eq!(paths, 50);
+    });
+}
