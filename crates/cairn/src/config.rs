@@ -247,11 +247,11 @@ impl Config {
                 .map_err(|_| "--max-concurrent-streams is out of range".to_owned())?,
             grpc_keepalive_min_time: given.duration("grpc-keepalive-min-time")?,
             grpc_keepalive: keepalive(given)?,
-            compaction_batch_limit: compaction_batch_limit(given)?,
-            compaction_sleep_interval: or_duration(
             enable_grpc_gateway: given.bool("enable-grpc-gateway"),
             cors: given.words("cors"),
             host_whitelist: given.words("host-whitelist"),
+            compaction_batch_limit: compaction_batch_limit(given)?,
+            compaction_sleep_interval: or_duration(
                 given,
                 "compaction-sleep-interval",
                 Duration::from_millis(10),
@@ -302,11 +302,11 @@ impl Config {
             .with("quota-backend-bytes", self.quota_backend_bytes.map_or(Value::from(-1), Value::from))
             .with("max-request-bytes", self.max_request_bytes)
             .with("max-concurrent-streams", self.max_concurrent_streams)
+            .with("cors", self.cors.clone())
+            .with("host-whitelist", self.host_whitelist.clone())
             .with("pre-vote", self.pre_vote)
             .with("max-learners", self.max_learners)
             .with("strict-reconfig-check", self.strict_reconfig_check)
-            .with("cors", self.cors.clone())
-            .with("host-whitelist", self.host_whitelist.clone())
             .with("force-new-cluster", self.force_new_cluster)
             .with("unsafe-no-fsync", self.unsafe_no_fsync)
     }
