@@ -51,11 +51,19 @@ pub(crate) fn decide(config: &Config) -> Result<Founding, String> {
 
 /// The members that `--initial-cluster` names, in the order of their ids.
 fn named(config: &Config) -> Result<BTreeMap<u64, Member>, String> {
+    founders(&config.initial_cluster, &config.cluster_token)
+}
+
+/// The members of a new cluster, given the peer URLs of each by its name, in the order of their ids.
+///
+/// # Errors
+/// In etcd's words: two of them would have the same id.
+pub fn founders(named: &BTreeMap<String, Vec<String>>, token: &str) -> Result<BTreeMap<u64, Member>, String> {
     let mut members = BTreeMap::new();
-    for (name, peer_urls) in &config.initial_cluster {
+    for (name, peer_urls) in named {
         let mut peer_urls = peer_urls.clone();
         peer_urls.sort();
-        let id = member_id(&peer_urls, &config.cluster_token);
+        let id = member_id(&peer_urls, token);
         if id == 0 {
             return Err("cannot use 0 as member id".to_owned());
         }

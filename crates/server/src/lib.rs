@@ -87,6 +87,7 @@ pub use bootstrap::StartError;
 pub use config::{ClusterState, Config};
 pub use error::Error;
 pub use forward::{DOWNGRADE_ENABLED, HASH_KV, LEASES, LEASES_INTERNAL, LeaseError, PROMOTE};
+pub use founding::founders;
 pub use identity::{cluster_id, member_id};
 pub use member::{Member, REQUEST_OVERHEAD};
 pub use membership::{ChangeError, Changed};
