@@ -1,7 +1,7 @@
 //! The `cairn` binary: flags, environment, YAML, log, and the start of a member.
 //!
 //! `flags` knows every flag of etcd and how it is written, `config` makes a configuration of what was given,
-//! `logging` writes lines as etcd does. What a member *is* lives in the other rooms; this one reads what the
+//! `logging` writes lines as etcd does, and `tool` is the work on files that needs no member. What a member *is* lives in the other rooms; this one reads what the
 //! user wants, and says no in etcd's words when it makes no sense.
 
 mod config;
@@ -11,6 +11,7 @@ mod golden;
 mod logging;
 mod note;
 mod serve;
+mod tool;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, UdpSocket};
@@ -26,6 +27,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let _log_is_written = logging::Finish;
     let args: Vec<String> = std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    if let Some(code) = tool::run(&args) {
+        return code;
+    }
     let env: Vec<(String, String)> = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
         .collect();

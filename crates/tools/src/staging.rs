@@ -95,7 +95,7 @@ impl Drop for Unless<'_> {
 pub(crate) fn is_free(dir: &Path) -> bool {
     match fs::read_dir(dir) {
         // What an earlier try has left there is no obstacle.
-        Ok(entries) => entries.map(|entry| entry.is_ok_and(|e| e.file_name() == BUILDING)).all(|ours| ours),
+        Ok(mut entries) => entries.all(|entry| entry.is_ok_and(|e| e.file_name() == BUILDING)),
         Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }

@@ -24,56 +24,66 @@ impl Config {
     pub(crate) fn bootstrap(&self) -> Result<Bootstrap, String> {
         let members = members(&self.initial_cluster)
             .map_err(|words| format!("error setting up initial cluster: {words}"))?;
-        let Some(urls) = members.get(&self.name) else {
-            return Err(format!(
-                "couldn't find local name {:?} in the initial cluster configuration",
-                self.name
-            ));
-        };
         // Who joins has been announced to the cluster already, under whatever URLs.
-        if self.initial_cluster_state == ClusterState::New {
-            self.advertised_as(urls)?;
-        }
-        let mut all: Vec<&str> = members.values().flatten().map(Url::as_str).collect();
-        all.sort_unstable();
-        if all.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(format!("initial cluster {} has duplicate url", show(&members)));
-        }
-        Ok(Bootstrap { members })
-    }
-
-    /// The member must tell its peers the same addresses that the cluster is to have for it; different
-    /// spellings of one address will do.
-    fn advertised_as(&self, urls: &[Url]) -> Result<(), String> {
-        let advertised = &self.advertise_peer_urls;
-        if advertised.len() == urls.len() && (advertised == urls || resolved(advertised) == resolved(urls)) {
-            return Ok(());
-        }
-        let absent = |from: &[Url], of: &[Url]| -> Vec<String> {
-            of.iter().filter(|url| !from.contains(url)).map(Url::to_string).collect()
-        };
-        let named = |url: &String| format!("{}={url}", self.name);
-        let announced = url::join(advertised);
-        let missing = absent(advertised, urls);
-        if !missing.is_empty() {
-            let missing: Vec<String> = missing.iter().map(named).collect();
-            return Err(format!(
-                "--initial-cluster has {} but missing from --initial-advertise-peer-urls={announced}",
-                missing.join(",")
-            ));
-        }
-        let cluster: Vec<String> = url::strings(advertised).iter().map(named).collect();
-        let cluster = cluster.join(",");
-        match absent(urls, advertised) {
-            missing if !missing.is_empty() => Err(format!(
-                "--initial-advertise-peer-urls has {} but missing from --initial-cluster={cluster}",
-                missing.join(",")
-            )),
-            _ => Err(format!("failed to resolve {announced} to match --initial-cluster={cluster}")),
-        }
+        let is_new = self.initial_cluster_state == ClusterState::New;
+        Bootstrap { members }.check(&self.name, is_new.then_some(&self.advertise_peer_urls))
     }
 }
 
+impl Bootstrap {
+    /// The cluster of `--initial-cluster`, whose member `name` tells its peers `advertised`.
+    ///
+    /// # Errors
+    /// What is wrong, in etcd's words.
+    pub(crate) fn of(name: &str, initial_cluster: &str, advertised: &[Url]) -> Result<Bootstrap, String> {
+        Bootstrap { members: members(initial_cluster)? }.check(name, Some(advertised))
+    }
+
+    fn check(self, name: &str, advertised: Option<&[Url]>) -> Result<Bootstrap, String> {
+        let Some(urls) = self.members.get(name) else {
+            return Err(format!("couldn't find local name {name:?} in the initial cluster configuration"));
+        };
+        if let Some(advertised) = advertised {
+            advertised_as(name, advertised, urls)?;
+        }
+        let mut all: Vec<&str> = self.members.values().flatten().map(Url::as_str).collect();
+        all.sort_unstable();
+        if all.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(format!("initial cluster {} has duplicate url", show(&self.members)));
+        }
+        Ok(self)
+    }
+}
+
+/// The member must tell its peers the same addresses that the cluster is to have for it; different
+/// spellings of one address will do.
+fn advertised_as(name: &str, advertised: &[Url], urls: &[Url]) -> Result<(), String> {
+    if advertised.len() == urls.len() && (advertised == urls || resolved(advertised) == resolved(urls)) {
+        return Ok(());
+    }
+    let absent = |from: &[Url], of: &[Url]| -> Vec<String> {
+        of.iter().filter(|url| !from.contains(url)).map(Url::to_string).collect()
+    };
+    let named = |url: &String| format!("{name}={url}");
+    let announced = url::join(advertised);
+    let missing = absent(advertised, urls);
+    if !missing.is_empty() {
+        let missing: Vec<String> = missing.iter().map(named).collect();
+        return Err(format!(
+            "--initial-cluster has {} but missing from --initial-advertise-peer-urls={announced}",
+            missing.join(",")
+        ));
+    }
+    let cluster: Vec<String> = url::strings(advertised).iter().map(named).collect();
+    let cluster = cluster.join(",");
+    match absent(urls, advertised) {
+        missing if !missing.is_empty() => Err(format!(
+            "--initial-advertise-peer-urls has {} but missing from --initial-cluster={cluster}",
+            missing.join(",")
+        )),
+        _ => Err(format!("failed to resolve {announced} to match --initial-cluster={cluster}")),
+    }
+}
 /// The URLs with their hosts looked up, sorted. As in etcd `localhost` stays what it is, and does not equal
 /// 127.0.0.1; a name that cannot be looked up stays too.
 fn resolved(urls: &[Url]) -> Vec<String> {

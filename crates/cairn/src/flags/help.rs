@@ -22,6 +22,9 @@ pub(crate) const USAGE: &str = "Usage:
 
   cairn --config-file file
     Serve as the YAML file says; other flags and the environment are then ignored.
+
+  cairn snapshot restore | snapshot status | defrag | hashkv | version
+    Work on files, as etcdutl does; each has a --help of its own.
 ";
 
 /// How wide the text of `--help` may be.
