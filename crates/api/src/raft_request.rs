@@ -11,7 +11,7 @@ use crate::etcdserverpb::{
     AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseCheckpointRequest, LeaseGrantRequest,
     LeaseRevokeRequest, PutRequest, RequestHeader, TxnRequest,
 };
-use crate::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use crate::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest};
 
 /// The field number of `InternalRaftRequest.header`.
 const HEADER: u32 = 100;
@@ -41,6 +41,7 @@ commands! {
     LeaseCheckpointRequest = 11;
     ClusterVersionSetRequest = 1300;
     ClusterMemberAttrSetRequest = 1301;
+    DowngradeInfoSetRequest = 1302;
 }
 
 /// The encoding of the `InternalRaftRequest` with this id and command.
@@ -94,6 +95,8 @@ mod tests {
         same(8, &checkpoint, InternalRaftRequest { lease_checkpoint: Some(checkpoint.clone()), ..none() });
         let version = ClusterVersionSetRequest { ver: "3.7.0".into() };
         same(9, &version, InternalRaftRequest { cluster_version_set: Some(version.clone()), ..none() });
+        let downgrade = DowngradeInfoSetRequest { enabled: true, ver: "3.6.0".into() };
+        same(10, &downgrade, InternalRaftRequest { downgrade_info_set: Some(downgrade.clone()), ..none() });
         let attributes = ClusterMemberAttrSetRequest { member_id: 1, member_attributes: None };
         same(
             u64::MAX,

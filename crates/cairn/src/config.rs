@@ -115,6 +115,8 @@ pub(crate) struct Config {
     pub compaction_batch_limit: usize,
     /// How long a compaction rests between two steps.
     pub compaction_sleep_interval: Duration,
+    /// How often a leader looks whether a downgrade is over; 0 for never.
+    pub downgrade_check_time: Duration,
     /// How often idle watches are told how far they have come.
     pub watch_progress_notify_interval: Duration,
 
@@ -256,6 +258,7 @@ impl Config {
                 "compaction-sleep-interval",
                 Duration::from_millis(10),
             )?,
+            downgrade_check_time: given.duration("downgrade-check-time")?,
             watch_progress_notify_interval: progress_interval(given, notes)?,
             metrics: match given.text("metrics").as_str() {
                 "extensive" => Metrics::Extensive,

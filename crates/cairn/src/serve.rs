@@ -134,6 +134,7 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
         max_request_bytes: usize::try_from(config.max_request_bytes).unwrap_or(usize::MAX),
         compaction_batch: config.compaction_batch_limit,
         compaction_sleep: config.compaction_sleep_interval,
+        downgrade_check: config.downgrade_check_time,
         progress_interval: config.watch_progress_notify_interval,
         warning_apply: config.warning_apply_duration,
         warning_request: config.warning_unary_request_duration,

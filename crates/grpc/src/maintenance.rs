@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use api::etcdserverpb::downgrade_request::DowngradeAction;
 use api::etcdserverpb::maintenance_server::Maintenance;
 use api::etcdserverpb::{
     AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeInfo,
@@ -21,10 +22,6 @@ use crate::{propose, status};
 /// What operators ask of one member.
 pub(crate) struct MaintenanceService {
     pub(crate) member: Arc<Member>,
-}
-
-fn later(what: &str) -> Status {
-    Status::unimplemented(format!("{what} is not supported by this version of Cairn"))
 }
 
 /// Runs `work` on a thread of its own: it reads or rewrites the whole store.
@@ -138,7 +135,21 @@ impl Maintenance for MaintenanceService {
         Ok(Response::new(MoveLeaderResponse { header: None }))
     }
 
-    async fn downgrade(&self, _: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {
-        Err(later("Downgrade"))
+    async fn downgrade(
+        &self,
+        request: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
+        let DowngradeRequest { action, version } = request.into_inner();
+        let outcome = match DowngradeAction::try_from(action) {
+            Ok(DowngradeAction::Validate) => self.member.validate_downgrade(&version).await,
+            Ok(DowngradeAction::Enable) => self.member.enable_downgrade(&version).await,
+            Ok(DowngradeAction::Cancel) => self.member.cancel_downgrade().await,
+            Err(_) => return Err(Status::unknown("etcdserver: unknown method")),
+        };
+        let version = outcome.map_err(|error| {
+            tracing::warn!(?error, "reject downgrade request");
+            status::downgrade(error)
+        })?;
+        Ok(Response::new(DowngradeResponse { header: Some(self.member.header(0)), version }))
     }
 }

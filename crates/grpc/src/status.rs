@@ -2,7 +2,7 @@
 
 use api::error::Error as Etcd;
 use apply::{ReadFailure, Rejection, Told};
-use server::{BackupError, ChangeError, Error, LeaseError};
+use server::{BackupError, ChangeError, DowngradeError, Error, LeaseError};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -59,6 +59,19 @@ pub(crate) fn lease(error: LeaseError) -> Status {
         LeaseError::NotPrimary => etcd(Etcd::LeaderChanged),
         LeaseError::Failed(error) => server(error),
     }
+}
+
+/// A downgrade that does not begin, or does not end.
+pub(crate) fn downgrade(error: DowngradeError) -> Status {
+    etcd(match error {
+        DowngradeError::Format => Etcd::WrongDowngradeVersionFormat,
+        DowngradeError::Target => Etcd::InvalidDowngradeTargetVersion,
+        DowngradeError::NoVersion => Etcd::ClusterVersionUnavailable,
+        DowngradeError::UnderWay => Etcd::DowngradeInProcess,
+        DowngradeError::NotUnderWay => Etcd::NoInflightDowngrade,
+        DowngradeError::Failed(error) => return server(error),
+        DowngradeError::Rejected(refusal) => return rejection(refusal),
+    })
 }
 
 /// A backup that did not come about, or not as a whole.

@@ -71,6 +71,8 @@ pub struct Config {
     pub compaction_batch: usize,
     /// `--compaction-sleep-interval`: the rest between two steps.
     pub compaction_sleep: Duration,
+    /// `--downgrade-check-time`: how often a leader looks whether a downgrade is over; never, if it is zero.
+    pub downgrade_check: Duration,
     /// `--watch-progress-notify-interval`.
     pub progress_interval: Duration,
     /// `--warning-apply-duration`.
@@ -126,6 +128,7 @@ impl Config {
             max_request_bytes: 1_572_864,
             compaction_batch: 1_000,
             compaction_sleep: Duration::from_millis(10),
+            downgrade_check: Duration::from_secs(5),
             progress_interval: Duration::from_secs(600),
             warning_apply: Duration::from_millis(100),
             warning_request: Duration::from_millis(300),

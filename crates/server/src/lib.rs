@@ -28,7 +28,7 @@
 //! | `snapshots`, `outgoing` | states on their way to other members and from them; to whom, one at a time |
 //! | `backup` | a copy of the state for an operator |
 //! | `leadership` | what changes with a leader, and how leadership is handed over |
-//! | `membership`, `versions` | changes of members, and the version that all of them speak |
+//! | `membership`, `versions`, `downgrade` | changes of members, and of the version that all of them speak |
 //! | `forward` | what only the leader can answer |
 //! | `membership` | what is looked at before members or the leader change |
 //! | `forward` | what only the leader can answer, asked of it |
@@ -48,6 +48,7 @@ mod compaction;
 mod compactor;
 mod config;
 mod disk;
+mod downgrade;
 mod error;
 mod flusher;
 mod force;
@@ -85,6 +86,7 @@ mod watching;
 pub use backup::{Backup, BackupError, Piece};
 pub use bootstrap::StartError;
 pub use config::{ClusterState, Config};
+pub use downgrade::DowngradeError;
 pub use error::Error;
 pub use forward::{DOWNGRADE_ENABLED, HASH_KV, LEASES, LEASES_INTERNAL, LeaseError, PROMOTE};
 pub use founding::founders;

@@ -46,7 +46,12 @@ impl Version {
         parts.next().is_none().then_some(version)
     }
 
-    fn is_one_below(self, other: Self) -> bool {
+    /// `major.minor`.
+    pub(crate) fn short(self) -> String {
+        format!("{}.{}", self.major, self.minor)
+    }
+
+    pub(crate) fn is_one_below(self, other: Self) -> bool {
         self.major == other.major && Some(self.minor) == other.minor.checked_sub(1)
     }
 }
@@ -70,6 +75,8 @@ pub(crate) async fn monitor(member: Arc<Member>) {
     let rest = member.config().heartbeat;
     // The term that this member has looked in, and when it looked last.
     let mut looked: Option<(u64, Instant)> = None;
+    let check = member.config().downgrade_check;
+    let mut checked = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep(rest) => {}
@@ -79,6 +86,13 @@ pub(crate) async fn monitor(member: Arc<Member>) {
         // earlier ones have said.
         if !member.raft().is_leader() || !member.lessor().lock().is_primary() {
             continue;
+        }
+        if !check.is_zero() && checked.elapsed() >= check {
+            checked = Instant::now();
+            tokio::select! {
+                () = finish_downgrade(&member) => {}
+                () = member.stopping() => return,
+            }
         }
         let term = member.raft().term();
         if looked.is_some_and(|(in_term, at)| in_term == term && at.elapsed() < LOOK) {
@@ -117,6 +131,25 @@ pub(crate) async fn look(member: &Arc<Member>) {
             }
         }
     }
+}
+
+/// Ends the downgrade under way once all members run the version that it leads to.
+async fn finish_downgrade(member: &Arc<Member>) {
+    let cluster = member.cluster();
+    let Some(Some(target)) = target(&cluster) else { return };
+    let told = ask(&cluster, member.id(), member.config().request_timeout()).await;
+    if !all_run(target, &told) {
+        return;
+    }
+    tracing::info!("cluster-version" = %target, "the cluster has been downgraded");
+    if let Err(error) = member.set_downgrade(None).await {
+        tracing::warn!(?error, "failed to cancel downgrade");
+    }
+}
+
+fn all_run(target: Version, told: &BTreeMap<u64, Option<Told>>) -> bool {
+    let version = |told: &Option<Told>| Version::parse(&told.as_ref()?.etcdserver);
+    told.values().all(|told| version(told) == Some(target))
 }
 
 /// What the members say of themselves, by id; none for those that do not say. This one is not asked.
@@ -295,6 +328,9 @@ mod tests {
         let mut silent = all.clone();
         silent.insert(2, None);
         assert_eq!(lowest(&silent), None);
+        let down = BTreeMap::from([(1, told("3.6.9")), (2, told("3.6.0"))]);
+        assert!(all_run(version("3.6"), &down) && !all_run(version("3.5"), &down));
+        assert!(!all_run(version("3.7"), &all) && !all_run(version("3.5"), &silent));
         let mut odd = all;
         odd.insert(2, told("?"));
         assert_eq!(lowest(&odd), None);

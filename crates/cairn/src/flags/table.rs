@@ -212,7 +212,7 @@ pub(crate) const FLAGS: &[Flag] = &[
         "Defragment at the start if that frees as much."),
     row(FEATURES, "max-learners", Signed, "1", Active, "How many learners the cluster may have."),
     row(FEATURES, "compaction-sleep-interval", Duration, "10ms", Active, "How long a compaction rests between two steps. 0 stands for 10ms."),
-    row(FEATURES, "downgrade-check-time", Duration, "5s", NotYet("Cairn does not take part in downgrades yet"), "How often to look whether a downgrade is done."),
+    row(FEATURES, "downgrade-check-time", Duration, "5s", Active, "How often to look whether a downgrade is done."),
     row(FEATURES, "snapshot-catchup-entries", Unsigned, "5000", Active, "How many entries to keep for slow followers when the log is cut back."),
 
     row(UNSAFE, "force-new-cluster", Bool, "false", Active, "Start as the only member of the cluster, whatever it was before."),
