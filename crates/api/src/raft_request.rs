@@ -8,8 +8,12 @@ use prost::Message;
 use prost::encoding::message;
 
 use crate::etcdserverpb::{
-    AlarmRequest, CompactionRequest, DeleteRangeRequest, LeaseCheckpointRequest, LeaseGrantRequest,
-    LeaseRevokeRequest, PutRequest, RequestHeader, TxnRequest,
+    AlarmRequest, AuthDisableRequest, AuthEnableRequest, AuthRoleAddRequest, AuthRoleDeleteRequest,
+    AuthRoleGetRequest, AuthRoleGrantPermissionRequest, AuthRoleListRequest, AuthRoleRevokePermissionRequest,
+    AuthStatusRequest, AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserDeleteRequest,
+    AuthUserGetRequest, AuthUserGrantRoleRequest, AuthUserListRequest, AuthUserRevokeRoleRequest,
+    CompactionRequest, DeleteRangeRequest, InternalAuthenticateRequest, LeaseCheckpointRequest,
+    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RequestHeader, TxnRequest,
 };
 use crate::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest};
 
@@ -39,22 +43,43 @@ commands! {
     LeaseRevokeRequest = 9;
     AlarmRequest = 10;
     LeaseCheckpointRequest = 11;
+    AuthEnableRequest = 1000;
+    AuthDisableRequest = 1011;
+    InternalAuthenticateRequest = 1012;
+    AuthStatusRequest = 1013;
+    AuthUserAddRequest = 1100;
+    AuthUserDeleteRequest = 1101;
+    AuthUserGetRequest = 1102;
+    AuthUserChangePasswordRequest = 1103;
+    AuthUserGrantRoleRequest = 1104;
+    AuthUserRevokeRoleRequest = 1105;
+    AuthUserListRequest = 1106;
+    AuthRoleListRequest = 1107;
+    AuthRoleAddRequest = 1200;
+    AuthRoleDeleteRequest = 1201;
+    AuthRoleGetRequest = 1202;
+    AuthRoleGrantPermissionRequest = 1203;
+    AuthRoleRevokePermissionRequest = 1204;
     ClusterVersionSetRequest = 1300;
     ClusterMemberAttrSetRequest = 1301;
     DowngradeInfoSetRequest = 1302;
 }
 
-/// The encoding of the `InternalRaftRequest` with this id and command.
+/// The encoding of the `InternalRaftRequest` with this id and command, in nobody's name.
 pub fn encode<C: Command>(id: u64, command: &C) -> Vec<u8> {
-    let header = RequestHeader { id, ..RequestHeader::default() };
-    let length = message::encoded_len(HEADER, &header) + message::encoded_len(C::FIELD, command);
+    encode_as(&RequestHeader { id, ..RequestHeader::default() }, command)
+}
+
+/// The encoding of the `InternalRaftRequest` with this header and command.
+pub fn encode_as<C: Command>(header: &RequestHeader, command: &C) -> Vec<u8> {
+    let length = message::encoded_len(HEADER, header) + message::encoded_len(C::FIELD, command);
     let mut data = Vec::with_capacity(length);
     // Fields in the order of their numbers, as every protobuf writer has them.
     if C::FIELD < HEADER {
         message::encode(C::FIELD, command, &mut data);
-        message::encode(HEADER, &header, &mut data);
+        message::encode(HEADER, header, &mut data);
     } else {
-        message::encode(HEADER, &header, &mut data);
+        message::encode(HEADER, header, &mut data);
         message::encode(C::FIELD, command, &mut data);
     }
     data
@@ -103,5 +128,41 @@ mod tests {
             &attributes,
             InternalRaftRequest { cluster_member_attr_set: Some(attributes.clone()), ..none() },
         );
+        macro_rules! every {
+            ($($message:ident as $field:ident,)+) => {
+                $(same(
+                    10,
+                    &$message::default(),
+                    InternalRaftRequest { $field: Some($message::default()), ..none() },
+                );)+
+            };
+        }
+        every! {
+            AuthEnableRequest as auth_enable,
+            AuthDisableRequest as auth_disable,
+            InternalAuthenticateRequest as authenticate,
+            AuthStatusRequest as auth_status,
+            AuthUserAddRequest as auth_user_add,
+            AuthUserDeleteRequest as auth_user_delete,
+            AuthUserGetRequest as auth_user_get,
+            AuthUserChangePasswordRequest as auth_user_change_password,
+            AuthUserGrantRoleRequest as auth_user_grant_role,
+            AuthUserRevokeRoleRequest as auth_user_revoke_role,
+            AuthUserListRequest as auth_user_list,
+            AuthRoleListRequest as auth_role_list,
+            AuthRoleAddRequest as auth_role_add,
+            AuthRoleDeleteRequest as auth_role_delete,
+            AuthRoleGetRequest as auth_role_get,
+            AuthRoleGrantPermissionRequest as auth_role_grant_permission,
+            AuthRoleRevokePermissionRequest as auth_role_revoke_permission,
+        }
+    }
+
+    #[test]
+    fn who_asks_stands_in_the_header() {
+        let header = RequestHeader { id: 1, username: "ann".into(), auth_revision: 7 };
+        let put = PutRequest { key: "k".into(), ..PutRequest::default() };
+        let decoded = InternalRaftRequest::decode(encode_as(&header, &put).as_slice()).unwrap();
+        assert_eq!((decoded.header, decoded.put), (Some(header), Some(put)));
     }
 }

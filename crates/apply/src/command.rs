@@ -9,10 +9,15 @@
 use std::sync::Arc;
 
 use api::etcdserverpb::{
-    AlarmRequest, CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseCheckpointRequest,
-    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, RangeRequest, TxnRequest,
+    AlarmRequest, AuthRoleAddRequest, AuthRoleDeleteRequest, AuthRoleGetRequest,
+    AuthRoleGrantPermissionRequest, AuthRoleRevokePermissionRequest, AuthUserAddRequest,
+    AuthUserChangePasswordRequest, AuthUserDeleteRequest, AuthUserGetRequest, AuthUserGrantRoleRequest,
+    AuthUserRevokeRoleRequest, CompactionRequest, DeleteRangeRequest, InternalAuthenticateRequest,
+    InternalRaftRequest, LeaseCheckpointRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    RangeRequest, TxnRequest,
 };
 use api::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest};
+use auth::Caller;
 use bytes::Bytes;
 use prost::Message;
 use prost::encoding::{self, DecodeContext};
@@ -39,36 +44,69 @@ pub(crate) enum Command {
     DowngradeVersionTest,
     /// Known by name, but not carried out.
     Unsupported(&'static str),
-    /// Changes what only authentication looks at. Only a member that is no Cairn can have proposed it.
-    Authentication(&'static str),
+    Authentication(Authentication),
 }
 
-/// Reads an entry's payload: the request's id and the command. The command's keys and values share
-/// the entry's bytes; whoever stores them makes a copy.
+/// A command about users, roles and who may do what.
+#[derive(Debug)]
+pub(crate) enum Authentication {
+    Authenticate(InternalAuthenticateRequest),
+    Enable,
+    Disable,
+    Status,
+    UserAdd(AuthUserAddRequest),
+    UserDelete(AuthUserDeleteRequest),
+    UserChangePassword(AuthUserChangePasswordRequest),
+    UserGrantRole(AuthUserGrantRoleRequest),
+    UserGet(AuthUserGetRequest),
+    UserRevokeRole(AuthUserRevokeRoleRequest),
+    RoleAdd(AuthRoleAddRequest),
+    RoleGrantPermission(AuthRoleGrantPermissionRequest),
+    RoleGet(AuthRoleGetRequest),
+    RoleRevokePermission(AuthRoleRevokePermissionRequest),
+    RoleDelete(AuthRoleDeleteRequest),
+    UserList,
+    RoleList,
+}
+
+/// What an entry holds.
+pub(crate) struct Request {
+    /// By which the proposer knows its waiter; zero for an entry that nobody waits for.
+    pub(crate) id: u64,
+    /// In whose name.
+    pub(crate) caller: Caller,
+    pub(crate) command: Command,
+}
+
+/// Reads an entry's payload. The command's keys and values share the entry's bytes; whoever stores them
+/// makes a copy.
 ///
 /// # Errors
 /// What it is that this version cannot carry out.
-pub(crate) fn read(data: &Arc<[u8]>) -> Result<(u64, Command), String> {
+pub(crate) fn read(data: &Arc<[u8]>) -> Result<Request, String> {
+    let of_nobody = |id, command| Request { id, caller: Caller::default(), command };
     // A bare v2 request never reads as the other kind: its method, a string, stands where that has a
     // message, and none of the methods is one. Nobody here waits for it.
-    let Ok(request) = InternalRaftRequest::decode(Bytes::from_owner(Arc::clone(data))) else {
+    let Ok(mut request) = InternalRaftRequest::decode(Bytes::from_owner(Arc::clone(data))) else {
         return match v2::bare(data) {
-            Some(request) => Ok((0, v2::command(&request)?)),
+            Some(request) => Ok(of_nobody(0, v2::command(&request)?)),
             None => Err("bytes that are no request".to_owned()),
         };
     };
     if let Some(request) = &request.v2 {
-        return Ok((0, v2::command(request)?));
+        return Ok(of_nobody(0, v2::command(request)?));
     }
-    let id = match (request.id, &request.header) {
-        (0, Some(header)) => header.id,
-        (id, _) => id,
-    };
+    let header = request.header.take().unwrap_or_default();
+    let id = if request.id == 0 { header.id } else { request.id };
+    let caller = Caller { user: header.username, revision: header.auth_revision };
     let command = first_of(request).ok_or_else(|| unknown(data))?;
     if let Command::ClusterVersionSet(set) = &command {
         cluster::speaks(&set.ver)?;
     }
-    Ok((id, command))
+    if let Some(name) = without_hash(&command) {
+        return Err(format!("{name} with a password that is not hashed, as etcd before 3.5 writes it"));
+    }
+    Ok(Request { id, caller, command })
 }
 
 /// The command. Should several fields be set, etcd's order decides.
@@ -77,11 +115,6 @@ fn first_of(request: InternalRaftRequest) -> Option<Command> {
     macro_rules! first {
             ($($field:ident => $command:expr,)+) => {
                 $(if let Some(field) = request.$field { return Some($command(field)); })+
-            };
-        }
-    macro_rules! first_named {
-            ($kind:ident: $($field:ident => $name:literal,)+) => {
-                $(if request.$field.is_some() { return Some(Command::$kind($name)); })+
             };
         }
     first! {
@@ -99,31 +132,50 @@ fn first_of(request: InternalRaftRequest) -> Option<Command> {
         lease_checkpoint => Command::LeaseCheckpoint,
         alarm => Command::Alarm,
     }
-    // Those that only ask.
-    first_named! {
-        Unsupported:
-        authenticate => "Authenticate",
-        auth_status => "AuthStatus",
-        auth_user_get => "AuthUserGet",
-        auth_role_get => "AuthRoleGet",
-        auth_user_list => "AuthUserList",
-        auth_role_list => "AuthRoleList",
-    }
-    first_named! {
-        Authentication:
-        auth_enable => "AuthEnable",
-        auth_disable => "AuthDisable",
-        auth_user_add => "AuthUserAdd",
-        auth_user_delete => "AuthUserDelete",
-        auth_user_change_password => "AuthUserChangePassword",
-        auth_user_grant_role => "AuthUserGrantRole",
-        auth_user_revoke_role => "AuthUserRevokeRole",
-        auth_role_add => "AuthRoleAdd",
-        auth_role_grant_permission => "AuthRoleGrantPermission",
-        auth_role_revoke_permission => "AuthRoleRevokePermission",
-        auth_role_delete => "AuthRoleDelete",
+    first! {
+        authenticate => of(Authentication::Authenticate),
+        auth_enable => |_| Command::Authentication(Authentication::Enable),
+        auth_disable => |_| Command::Authentication(Authentication::Disable),
+        auth_status => |_| Command::Authentication(Authentication::Status),
+        auth_user_add => of(Authentication::UserAdd),
+        auth_user_delete => of(Authentication::UserDelete),
+        auth_user_change_password => of(Authentication::UserChangePassword),
+        auth_user_grant_role => of(Authentication::UserGrantRole),
+        auth_user_get => of(Authentication::UserGet),
+        auth_user_revoke_role => of(Authentication::UserRevokeRole),
+        auth_role_add => of(Authentication::RoleAdd),
+        auth_role_grant_permission => of(Authentication::RoleGrantPermission),
+        auth_role_get => of(Authentication::RoleGet),
+        auth_role_revoke_permission => of(Authentication::RoleRevokePermission),
+        auth_role_delete => of(Authentication::RoleDelete),
+        auth_user_list => |_| Command::Authentication(Authentication::UserList),
+        auth_role_list => |_| Command::Authentication(Authentication::RoleList),
     }
     None
+}
+
+fn of<T>(kind: impl Fn(T) -> Authentication) -> impl Fn(T) -> Command {
+    move |request| Command::Authentication(kind(request))
+}
+
+/// The name of a command that has a password where its hash belongs. etcd hashes it then and there,
+/// each member to another hash; no version that can be in a cluster with this one writes it.
+fn without_hash(command: &Command) -> Option<&'static str> {
+    let Command::Authentication(command) = command else { return None };
+    match command {
+        Authentication::UserAdd(request)
+            if !request.options.is_some_and(|options| options.no_password)
+                && auth::unhashed(&request.password, &request.hashed_password) =>
+        {
+            Some("AuthUserAdd")
+        }
+        Authentication::UserChangePassword(request)
+            if auth::unhashed(&request.password, &request.hashed_password) =>
+        {
+            Some("AuthUserChangePassword")
+        }
+        _ => None,
+    }
 }
 
 /// What is in a request of which nothing is known.

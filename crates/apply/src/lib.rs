@@ -21,9 +21,9 @@
 //! # The way of an entry
 //!
 //! ```text
-//! bytes ── command ──► alarms allow it? ──► checks ──► mvcc, lease, tables ──► outcome, events
-//!                            │no              │no
-//!                            └── rejection ◄──┘          (and the index moves in every case)
+//! bytes ── command ──► alarms, permissions allow it? ──► checks ──► mvcc, lease, tables ──► outcome, events
+//!                            │no                            │no
+//!                            └────────── rejection ◄────────┘    (and the index moves in every case)
 //! ```
 //!
 //! A batch of entries is closed by [`Machine::seal`]: the rows and table changes of the batch, and
@@ -44,19 +44,21 @@
 //! # Where to look
 //!
 //! [`Machine`] applies; [`txn`] has the semantics of reads and writes; [`check`] has what is checked
-//! before a request is proposed; [`quota`] counts; [`Cluster`] and [`Alarms`] are the small tables;
-//! [`snapshot`] takes a state and puts one in the place of another; [`restore`] begins a cluster with one.
-//! [`Shared`] is what readers hold. Not here: authentication, which a later version brings (its
-//! commands are rejected by name), and anything that waits.
+//! before a request is proposed, and [`permission`] what its caller must be permitted; [`quota`] counts;
+//! [`Cluster`] and [`Alarms`] are the small tables; [`snapshot`] takes a state and puts one in the place
+//! of another; [`restore`] begins a cluster with one.
+//! [`Shared`] is what readers hold. Not here: anything that waits.
 #![forbid(unsafe_code)]
 
 mod alarms;
+mod authentication;
 pub mod check;
 mod cluster;
 mod command;
 mod compare;
 mod machine;
 mod member;
+pub mod permission;
 pub mod quota;
 pub mod read;
 mod rejection;
@@ -75,6 +77,6 @@ pub use machine::{Machine, Options};
 pub use member::{ChangeContext, Downgrade, Member, from_json, to_json};
 pub use quota::Quota;
 pub use rejection::{Failure, ReadFailure, Rejection, Told};
-pub use reply::{Applied, Body, Outcome, Reply};
+pub use reply::{Applied, AuthReply, Body, Outcome, Reply};
 pub use restore::{Founded, restore};
 pub use shared::{Published, Shared};

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use auth::Auth;
 use backend::{Backend, Seal, TableOp};
 use lease::{LeaseId, Lessor};
 use mvcc::{Store, Writer};
@@ -22,11 +23,12 @@ use raft::{Change, ChangeKind, ConfChange, ConfState, Entry, EntryKind, Index, N
 use crate::alarms::Alarms;
 use crate::cluster::{Cluster, Refused};
 use crate::command;
+use crate::permission;
 use crate::quota::Quota;
 use crate::rejection::{Failure, ReadFailure, Rejection};
 use crate::reply::{Applied, Body, Reply};
 use crate::shared::{Published, Shared};
-use crate::snapshot::{load_leases, refuse_authentication};
+use crate::snapshot::{load_authentication, load_leases};
 
 /// How a machine behaves. What all members must agree on says so.
 #[derive(Clone, Copy, Debug)]
@@ -35,11 +37,16 @@ pub struct Options {
     pub lease: lease::Config,
     /// The bytes that this member may use.
     pub quota: Quota,
+    /// How long this member remembers a simple token that is not used.
+    pub token_ttl: Duration,
 }
+
+/// etcd's default for `--auth-token-ttl`.
+const TOKEN_TTL: Duration = Duration::from_secs(300);
 
 impl Default for Options {
     fn default() -> Self {
-        Options { lease: lease::Config::default(), quota: Quota::from_flag(0) }
+        Options { lease: lease::Config::default(), quota: Quota::from_flag(0), token_ttl: TOKEN_TTL }
     }
 }
 
@@ -49,6 +56,7 @@ pub struct Machine {
     pub(crate) store: Store,
     pub(crate) writer: Writer,
     pub(crate) lessor: Arc<Mutex<Lessor>>,
+    pub(crate) auth: Auth,
     pub(crate) cluster: Cluster,
     pub(crate) alarms: Alarms,
     pub(crate) shared_cluster: Published<Cluster>,
@@ -76,11 +84,14 @@ impl Machine {
             let _ = lessor.attach(LeaseId(lease), &key);
         }
         let lessor = Arc::new(Mutex::new(lessor));
-        refuse_authentication(&backend)?;
+        let mut users = load_authentication(&backend)?;
+        let ops = users.take_ops();
+        let auth = Auth::new(users, options.token_ttl);
         let (cluster, alarms) = (Cluster::load(&backend)?, Alarms::load(&backend)?);
         let shared = Shared {
             store: store.clone(),
             lessor: Arc::clone(&lessor),
+            auth: auth.clone(),
             cluster: Published::new(cluster.clone()),
             alarms: Published::new(alarms.clone()),
             quota: options.quota,
@@ -92,6 +103,7 @@ impl Machine {
             store,
             writer,
             lessor,
+            auth,
             cluster,
             alarms,
             shared_cluster: shared.cluster.clone(),
@@ -99,7 +111,7 @@ impl Machine {
             options,
             applied,
             sealed: applied.0,
-            ops: Vec::new(),
+            ops,
             reconfigured: false,
         };
         Ok((machine, shared))
@@ -164,10 +176,17 @@ impl Machine {
     }
 
     /// Everything beside keys and leases that is kept in memory, of an installed state.
-    pub(crate) fn start_anew(&mut self, meta: &SnapshotMeta, cluster: Cluster, alarms: Alarms) {
+    pub(crate) fn start_anew(
+        &mut self,
+        meta: &SnapshotMeta,
+        cluster: Cluster,
+        alarms: Alarms,
+        mut users: auth::Store,
+    ) {
         self.applied = (meta.index, meta.term);
         self.sealed = meta.index;
-        self.ops.clear();
+        self.ops = users.take_ops();
+        self.auth.replace(users);
         self.reconfigured = false;
         self.shared_cluster.set(cluster.clone());
         self.shared_alarms.set(alarms.clone());
@@ -175,9 +194,16 @@ impl Machine {
     }
 
     fn apply_request(&mut self, entry: &Entry, now: Duration) -> Result<Applied, Failure> {
-        let (id, command) = command::read(&entry.data).map_err(|what| not_understood(entry, what))?;
+        let request = command::read(&entry.data).map_err(|what| not_understood(entry, what))?;
+        let command::Request { id, caller, command } = request;
         if let Some(rejection) = self.forbidden(&command) {
             return Ok(Applied::of(id, Err(rejection)));
+        }
+        if self.auth.is_enabled() {
+            let needs = permission::of_command(&command);
+            if let Err(error) = permission::check(&self.auth, &self.lessor, &caller, &needs) {
+                return Ok(Applied::of(id, Err(error.into())));
+            }
         }
         let over_quota = self.is_over_quota(&command);
         let mut applied = match self.run(command, now) {

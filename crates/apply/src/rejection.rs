@@ -57,6 +57,8 @@ pub enum Rejection {
     StreamOrder,
     /// A streamed range that filters by revision.
     StreamFilter,
+    /// A matter of users, roles and permissions.
+    Auth(auth::Error),
     /// A command of etcd's that changes nothing, or nothing that is kept here, and that this version does
     /// not carry out; its name.
     Unsupported(&'static str),
@@ -69,6 +71,8 @@ pub enum Told {
     Error(api::error::Error),
     /// The gRPC code `Unimplemented` with this text.
     Unimplemented(&'static str),
+    /// The gRPC code `Unknown` with this text: etcd's table has no row for it.
+    Unknown(&'static str),
 }
 
 impl Rejection {
@@ -103,6 +107,10 @@ impl Rejection {
             Rejection::StreamFilter => {
                 return Told::Unimplemented("RangeStream does not support revision filters");
             }
+            Rejection::Auth(error) => match error.told() {
+                Some(error) => error,
+                None => return Told::Unknown(error.message()),
+            },
             Rejection::Unsupported(_) => return Told::Unimplemented("not supported by this version"),
         })
     }
@@ -113,7 +121,7 @@ impl fmt::Display for Rejection {
         match (self, self.told()) {
             (Rejection::Unsupported(what), _) => write!(f, "{what} is not supported by this version"),
             (_, Told::Error(error)) => f.write_str(error.message()),
-            (_, Told::Unimplemented(text)) => f.write_str(text),
+            (_, Told::Unimplemented(text) | Told::Unknown(text)) => f.write_str(text),
         }
     }
 }
@@ -151,9 +159,6 @@ pub enum Failure {
     Version(String),
     /// A restore is to raise revisions beyond the last one there is.
     NoRevision,
-    /// Another member of the cluster has had authentication set up, by this command or in the state that
-    /// it sent: this version does not have it.
-    Authentication(&'static str),
 }
 
 impl fmt::Display for Failure {
@@ -161,9 +166,6 @@ impl fmt::Display for Failure {
         match self {
             Failure::Store(error) => write!(f, "the key-value store failed: {error}"),
             Failure::Backend(error) => write!(f, "the backend failed: {error}"),
-            Failure::Authentication(what) => {
-                write!(f, "this version does not support authentication, but the cluster uses it: {what}")
-            }
             Failure::NotUnderstood { index: Index(index), term: Term(term), what } => write!(
                 f,
                 "entry {index} of term {term} is beyond this version, {}: {what}; nothing of it was applied, and \
@@ -204,6 +206,12 @@ impl From<Rejection> for ReadFailure {
 impl From<Failure> for ReadFailure {
     fn from(failure: Failure) -> Self {
         ReadFailure::Failed(failure)
+    }
+}
+
+impl From<auth::Error> for Rejection {
+    fn from(error: auth::Error) -> Self {
+        Rejection::Auth(error)
     }
 }
 

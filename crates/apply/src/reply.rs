@@ -1,5 +1,8 @@
 //! What applying a command hands back.
 
+use std::fmt;
+
+use api::authpb::Permission;
 use api::etcdserverpb::{
     AlarmResponse, CompactionResponse, DeleteRangeResponse, LeaseCheckpointResponse, LeaseGrantResponse,
     LeaseRevokeResponse, PutResponse, RangeResponse, TxnResponse,
@@ -34,12 +37,55 @@ pub enum Body {
     LeaseRevoke(LeaseRevokeResponse),
     LeaseCheckpoint(LeaseCheckpointResponse),
     Alarm(AlarmResponse),
+    Auth(AuthReply),
     /// A configuration change: all members after it.
     Members(Vec<Member>),
     /// Commands that only members send: the cluster's version, a member's attributes, a downgrade.
     Internal,
     /// An entry without a command, as a new leader writes it.
     Nothing,
+}
+
+/// The answer to a command about users and roles.
+#[derive(Clone, PartialEq)]
+#[allow(missing_docs)]
+pub enum AuthReply {
+    /// The password was checked before; now the token counts.
+    Authenticated {
+        /// Whose token it is to be.
+        user: String,
+        /// The simple token; empty where none was asked for.
+        token: String,
+        /// The revision of users and roles, for a token that names it.
+        revision: u64,
+    },
+    Status {
+        enabled: bool,
+        revision: u64,
+    },
+    UserRoles(Vec<String>),
+    Permissions(Vec<Permission>),
+    Users(Vec<String>),
+    Roles(Vec<String>),
+    /// It is done, or was so already.
+    Done,
+}
+
+impl fmt::Debug for AuthReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            // No token gets into a log.
+            AuthReply::Authenticated { user, .. } => write!(f, "Authenticated {{ user: {user:?} }}"),
+            AuthReply::Status { enabled, revision } => {
+                write!(f, "Status {{ enabled: {enabled}, revision: {revision} }}")
+            }
+            AuthReply::UserRoles(names) => write!(f, "UserRoles({names:?})"),
+            AuthReply::Permissions(permissions) => write!(f, "Permissions({permissions:?})"),
+            AuthReply::Users(names) => write!(f, "Users({names:?})"),
+            AuthReply::Roles(names) => write!(f, "Roles({names:?})"),
+            AuthReply::Done => f.write_str("Done"),
+        }
+    }
 }
 
 /// One applied entry.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use auth::Auth;
 use lease::Lessor;
 use mvcc::Store;
 use parking_lot::{Mutex, RwLock};
@@ -18,6 +19,8 @@ pub struct Shared {
     /// Leases. Readers and the primary's clockwork take the lock for short looks; grants and
     /// revocations come through the log alone.
     pub lessor: Arc<Mutex<Lessor>>,
+    /// Users and roles, whether requests are checked, and simple tokens.
+    pub auth: Auth,
     /// Members and the cluster's version.
     pub cluster: Published<Cluster>,
     /// The raised alarms.

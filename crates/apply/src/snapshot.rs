@@ -21,6 +21,7 @@
 use std::io::{Read, Seek, Write};
 
 use api::leasepb;
+use auth::Loader;
 use backend::{Backend, Consistent, Export, Incoming, Table, TableOp, Target};
 use bytes::Bytes;
 use lease::{LeaseId, Lessor, Stored};
@@ -174,16 +175,17 @@ pub fn conf_state_of(json: &[u8]) -> Option<ConfState> {
 pub fn check<'a>(body: impl Read + Seek, arrived: impl Into<Arrived<'a>>) -> Result<(), Failure> {
     let arrived: Arrived<'_> = arrived.into();
     let meta = arrived.meta;
-    let mut members = Vec::new();
-    let mut authentication = false;
+    let (mut members, mut users, mut damaged) = (Vec::new(), Loader::default(), None);
     backend::inspect(body, &position(meta), |table, key, value| {
         if table == Table::Members {
             members.push((key.to_vec(), value.to_vec()));
         }
-        authentication |= table == Table::Auth && key == AUTH_ENABLED && value == [1];
+        if Loader::TABLES.contains(&table) && users.row(table, key, value).is_err() {
+            damaged.get_or_insert_with(|| damage(table, key));
+        }
     })?;
-    if authentication {
-        return Err(Failure::Authentication(STORED));
+    if let Some(damaged) = damaged {
+        return Err(damaged);
     }
     let mut cluster = Cluster { conf_state: meta.conf_state.clone(), ..Cluster::default() };
     for (key, value) in members {
@@ -222,7 +224,7 @@ impl Machine {
         assert!(meta.index > applied, "a snapshot of entry {} for a state at {applied}", meta.index);
         let backend = self.backend.clone();
         let incoming = receive(&backend, body, arrived, target)?;
-        refuse_authentication(&incoming)?;
+        let users = load_authentication(&incoming)?;
         let (cluster, alarms) = (Cluster::load(&incoming)?, Alarms::load(&incoming)?);
         cluster.version.as_deref().map_or(Ok(()), cluster::speaks).map_err(|what| {
             let (index, term) = (meta.index, meta.term);
@@ -235,7 +237,7 @@ impl Machine {
         }
         let old = self.lessor.lock().replace(lessor);
         drop(old);
-        self.start_anew(meta, cluster, alarms);
+        self.start_anew(meta, cluster, alarms, users);
         Ok(Installed { revision: self.writer.current_revision() })
     }
 }
@@ -274,14 +276,18 @@ fn receive<'a>(
     Ok(incoming)
 }
 
-/// Whether authentication is on, in the table of the same name.
-const AUTH_ENABLED: &[u8] = b"authEnabled";
-const STORED: &str = "it is enabled in the stored state";
-
-/// A state with authentication is not served without it.
-pub(crate) fn refuse_authentication(tables: &impl Tables) -> Result<(), Failure> {
-    let enabled = tables.get(Table::Auth, AUTH_ENABLED)?.is_some_and(|value| value[..] == [1]);
-    if enabled { Err(Failure::Authentication(STORED)) } else { Ok(()) }
+/// Users, roles and whether authentication is on, out of their tables.
+pub(crate) fn load_authentication(tables: &impl Tables) -> Result<auth::Store, Failure> {
+    let mut loader = Loader::default();
+    let mut damaged = None;
+    for table in Loader::TABLES {
+        tables.scan(table, &mut |key, value| {
+            if loader.row(table, key, value).is_err() {
+                damaged = Some(damage(table, key));
+            }
+        })?;
+    }
+    damaged.map_or_else(|| Ok(loader.finish()), Err)
 }
 
 /// Makes one record of the rows in a body, the members that came beside it and the raft configuration.

@@ -97,6 +97,13 @@ pub(crate) struct Config {
     /// How long a request may be, in bytes.
     pub max_request_bytes: u64,
 
+    /// The kind of tokens that stand for passwords, with its options.
+    pub auth_token: String,
+    /// How long a simple token may go unused.
+    pub auth_token_ttl: Duration,
+    /// How costly hashing a password is.
+    pub bcrypt_cost: u32,
+
     /// How many streams a client may have open on one connection.
     pub max_concurrent_streams: u32,
     /// How long a client must wait between pings; zero for as it likes.
@@ -245,6 +252,9 @@ impl Config {
             quota_backend_bytes: quota(given),
             max_txn_ops: given.unsigned("max-txn-ops"),
             max_request_bytes,
+            auth_token: given.text("auth-token"),
+            auth_token_ttl: Duration::from_secs(or_default(given.unsigned("auth-token-ttl"), 300)),
+            bcrypt_cost: u32::try_from(given.unsigned("bcrypt-cost")).unwrap_or(u32::MAX),
             max_concurrent_streams: u32::try_from(given.number("max-concurrent-streams"))
                 .map_err(|_| "--max-concurrent-streams is out of range".to_owned())?,
             grpc_keepalive_min_time: given.duration("grpc-keepalive-min-time")?,

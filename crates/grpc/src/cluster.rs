@@ -11,7 +11,7 @@ use api::etcdserverpb::{
 use server::Member;
 use tonic::{Request, Response, Status};
 
-use crate::status;
+use crate::{access, status};
 
 /// Who is in the cluster.
 pub(crate) struct ClusterService {
@@ -66,9 +66,12 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
-        if request.into_inner().linearizable {
+        let (_, extensions, request) = request.into_parts();
+        if request.linearizable {
             self.member.linearize().await.map_err(status::server)?;
         }
+        let caller = access::caller(&self.member, &extensions)?;
+        self.member.require_somebody(&caller).map_err(status::auth)?;
         let members = messages(self.member.cluster().members.values());
         Ok(Response::new(MemberListResponse { header: self.header(), members }))
     }

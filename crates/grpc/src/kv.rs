@@ -8,12 +8,13 @@ use api::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, RangeStreamResponse, TxnRequest, TxnResponse,
 };
-use apply::Body;
+use apply::{Body, permission};
 use prost::Message as _;
 use server::Member;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use crate::access::Reader;
 use crate::{propose, range, status, stream_range};
 
 /// Reads and writes of keys.
@@ -26,12 +27,14 @@ impl Kv for KvService {
     /// The generated service asks for it; the dispatcher sends `Range` to [`range::serve`], whose
     /// answer is not built as a message.
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         apply::check::range(&request).map_err(status::rejection)?;
         if !request.serializable {
             self.member.linearize().await.map_err(status::server)?;
         }
+        let reader = Reader::of(&self.member, &extensions, &[permission::range(&request)])?;
         let result = range::read(&self.member, apply::read::query(&request)).await?;
+        reader.may_be_told(&self.member)?;
         Ok(Response::new(RangeResponse {
             header: Some(self.member.header(result.revision)),
             more: result.more,
@@ -46,19 +49,20 @@ impl Kv for KvService {
         &self,
         request: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         apply::check::range_stream(&request).map_err(status::rejection)?;
         if !request.serializable {
             self.member.linearize().await.map_err(status::server)?;
         }
-        Ok(Response::new(Box::pin(stream_range::chunks(Arc::clone(&self.member), request))))
+        let reader = Reader::of(&self.member, &extensions, &[permission::range(&request)])?;
+        Ok(Response::new(Box::pin(stream_range::chunks(Arc::clone(&self.member), reader, request))))
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         apply::check::put(&request).map_err(status::rejection)?;
         crate::quota::check(&self.member, apply::quota::put_cost(&request)).await?;
-        match propose(&self.member, request).await? {
+        match propose(&self.member, &extensions, request).await? {
             (header, Body::Put(mut response)) => {
                 response.header = Some(header);
                 Ok(Response::new(response))
@@ -71,9 +75,9 @@ impl Kv for KvService {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         apply::check::delete_range(&request).map_err(status::rejection)?;
-        match propose(&self.member, request).await? {
+        match propose(&self.member, &extensions, request).await? {
             (header, Body::DeleteRange(mut response)) => {
                 response.header = Some(header);
                 Ok(Response::new(response))
@@ -83,19 +87,21 @@ impl Kv for KvService {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         apply::check::txn(&request, self.member.config().max_txn_ops).map_err(status::rejection)?;
         if apply::txn::is_read_only(&request) {
             if !apply::txn::is_serializable(&request) {
                 self.member.linearize().await.map_err(status::server)?;
             }
+            let reader = Reader::of(&self.member, &extensions, &permission::txn(&request))?;
             let mut response = range::read_txn(&self.member, request).await?;
+            reader.may_be_told(&self.member)?;
             let revision = response.header.take().map_or(0, |header| header.revision);
             response.header = Some(self.member.header(revision));
             return Ok(Response::new(response));
         }
         crate::quota::check(&self.member, apply::quota::txn_cost(&request)).await?;
-        match propose(&self.member, request).await? {
+        match propose(&self.member, &extensions, request).await? {
             (header, Body::Txn(mut response)) => {
                 response.header = Some(header);
                 Ok(Response::new(response))
@@ -108,9 +114,9 @@ impl Kv for KvService {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
         let (revision, physical) = (request.revision, request.physical);
-        match propose(&self.member, request).await? {
+        match propose(&self.member, &extensions, request).await? {
             (header, Body::Compaction(mut response)) => {
                 self.member.wake_compactor();
                 if physical {

@@ -12,10 +12,14 @@ use api::etcdserverpb::{
     LeaseTimeToLiveResponse,
 };
 use apply::Body;
-use server::{LeaseError, Member};
+use apply::permission::Need;
+use auth::Access;
+use lease::LeaseId;
+use server::{Credentials, LeaseError, Member};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::access::Reader;
 use crate::metrics::Messages;
 use crate::{propose, status};
 
@@ -35,13 +39,13 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
-        let mut grant = request.into_inner();
+        let (_, extensions, mut grant) = request.into_parts();
         if grant.id == 0 {
             // The id is drawn before the proposal: every member must come to the same one (L9).
             grant.id = self.member.new_lease_id();
         }
         crate::quota::check(&self.member, apply::quota::LEASE_COST).await?;
-        match propose(&self.member, grant).await? {
+        match propose(&self.member, &extensions, grant).await? {
             (header, Body::LeaseGrant(mut response)) => {
                 response.header = Some(header);
                 Ok(Response::new(response))
@@ -54,7 +58,8 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        match propose(&self.member, request.into_inner()).await? {
+        let (_, extensions, request) = request.into_parts();
+        match propose(&self.member, &extensions, request).await? {
             (header, Body::LeaseRevoke(mut response)) => {
                 response.header = Some(header);
                 Ok(Response::new(response))
@@ -69,15 +74,16 @@ impl Lease for LeaseService {
     ) -> Result<Response<KeepAlives>, Status> {
         let member = Arc::clone(&self.member);
         let messages = self.messages.clone();
+        let credentials = request.extensions().get::<Credentials>().cloned().unwrap_or_default();
         let answers = request.into_inner().then(move |request| {
-            let member = Arc::clone(&member);
+            let (member, credentials) = (Arc::clone(&member), credentials.clone());
             match &request {
                 Ok(_) => messages.received.inc(),
                 Err(error) => messages.failed_to_receive("lease-keepalive", error),
             }
             let sent = messages.sent.clone();
             async move {
-                let answer = keep_alive(&member, request.map_err(status::received)?.id).await?;
+                let answer = keep_alive(&member, &credentials, request.map_err(status::received)?.id).await?;
                 sent.inc();
                 Ok(answer)
             }
@@ -91,7 +97,11 @@ impl Lease for LeaseService {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
-        let request = request.into_inner();
+        let (_, extensions, request) = request.into_parts();
+        // The time it has left anybody may know, its keys only who may read them.
+        let lease = Need::Lease(Access::Read, LeaseId(request.id));
+        let needs = if request.keys { vec![lease] } else { Vec::new() };
+        let reader = Reader::of(&self.member, &extensions, &needs)?;
         let response = match self.member.lease_time_to_live(request).await {
             Ok(response) => response,
             Err(LeaseError::NotFound) => {
@@ -99,29 +109,53 @@ impl Lease for LeaseService {
             }
             Err(error) => return Err(status::lease(error)),
         };
+        if request.keys {
+            reader.may_be_told(&self.member)?;
+            // The leader may know keys that this member did not.
+            reader.may_read(&self.member, &response.keys)?;
+        }
         Ok(Response::new(LeaseTimeToLiveResponse { header: Some(self.member.header(0)), ..response }))
     }
 
     async fn lease_leases(
         &self,
-        _: Request<LeaseLeasesRequest>,
+        request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         let leases = self.member.lessor().lock().list();
+        if self.member.auth().is_enabled() {
+            // A lease tells of its keys, even by its mere name.
+            let needs: Vec<Need<'_>> = leases.iter().map(|id| Need::Lease(Access::Read, *id)).collect();
+            Reader::of(&self.member, request.extensions(), &needs)?.may_be_told(&self.member)?;
+        }
         let leases = leases.into_iter().map(|id| LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(LeaseLeasesResponse { header: Some(self.member.header(0)), leases }))
     }
 }
 
-async fn keep_alive(member: &Arc<Member>, id: i64) -> Result<LeaseKeepAliveResponse, Status> {
+async fn keep_alive(
+    member: &Arc<Member>,
+    credentials: &Credentials,
+    id: i64,
+) -> Result<LeaseKeepAliveResponse, Status> {
     // The header is filled before the renewal: its revision must not be above one at which the
     // lease may be found revoked.
     let header = member.header(0);
+    if member.auth().is_enabled() {
+        may_renew(member, credentials, id).map_err(status::auth)?;
+    }
     let ttl = match member.renew_lease(id).await {
         Ok(ttl) => ttl,
         Err(LeaseError::NotFound) => 0,
         Err(error) => return Err(status::lease(error)),
     };
     Ok(LeaseKeepAliveResponse { header: Some(header), id, ttl })
+}
+
+/// Whoever renews a lease keeps its keys: it takes what it takes to put them.
+fn may_renew(member: &Member, credentials: &Credentials, id: i64) -> Result<(), auth::Error> {
+    let caller = member.caller(credentials)?;
+    member.require_somebody(&caller)?;
+    member.allow(&caller, &[Need::Lease(Access::Write, LeaseId(id))])
 }
 
 /// Answers until there are no more, or the member stops; then the client is told so.

@@ -11,8 +11,10 @@
 //! | `watch` | Watch |
 //! | `lease` | Lease: grant, revoke, keep-alive, time-to-live, list |
 //! | `cluster` | Cluster: members added, removed, updated, promoted, listed |
-//! | `maintenance` | Maintenance, as far as there is |
+//! | `maintenance` | Maintenance |
 //! | `lock`, `election` | Lock and Election: `turn` waits, `caller` asks in the client's name |
+//! | `auth` | Auth: users, roles, permissions, tokens |
+//! | `access` | who calls, and whether the call may begin |
 //! | `leader` | calls and streams that want a leader |
 //! | `health` | gRPC's own health service |
 //! | `quota` | the look at the space left before a write is proposed |
@@ -21,6 +23,8 @@
 //!
 //! No thread, lock or queue lives here: waiting is the member's business.
 
+mod access;
+mod auth;
 mod caller;
 mod cluster;
 mod codec;
@@ -46,14 +50,23 @@ use api::etcdserverpb::ResponseHeader;
 use api::raft_request::Command;
 use apply::Body;
 use server::Member;
-use tonic::Status;
+use tonic::{Extensions, Status};
 
+pub use access::{ClientCertificate, gateway_metadata};
 pub use metrics::RpcMetrics;
 pub use service::Services;
 
 /// Has the cluster agree on a request; the answer's header is filled, its body as applied.
-async fn propose(member: &Arc<Member>, command: impl Command) -> Result<(ResponseHeader, Body), Status> {
-    let reply = member.propose(command).await.map_err(status::server)?.map_err(status::rejection)?;
+///
+/// It is the caller's whose call brought these extensions along.
+async fn propose(
+    member: &Arc<Member>,
+    extensions: &Extensions,
+    command: impl Command,
+) -> Result<(ResponseHeader, Body), Status> {
+    let caller = access::caller(member, extensions)?;
+    let reply = member.propose_as(&caller, command).await.map_err(status::server)?;
+    let reply = reply.map_err(status::rejection)?;
     Ok((member.header(reply.revision), reply.body))
 }
 

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::downgrade_request::DowngradeAction;
 use api::etcdserverpb::maintenance_server::Maintenance;
 use api::etcdserverpb::{
@@ -12,12 +13,13 @@ use api::etcdserverpb::{
     MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse,
 };
 use apply::Body;
+use apply::permission::Need;
 use server::{ETCD_VERSION, Member, Piece};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
-use crate::{propose, status};
+use crate::{access, propose, status};
 
 /// What operators ask of one member.
 pub(crate) struct MaintenanceService {
@@ -32,7 +34,12 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static
 #[tonic::async_trait]
 impl Maintenance for MaintenanceService {
     async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
-        match propose(&self.member, request.into_inner()).await? {
+        let (_, extensions, request) = request.into_parts();
+        if request.action != AlarmAction::Get as i32 {
+            let caller = access::caller(&self.member, &extensions)?;
+            self.member.allow(&caller, &[Need::Root]).map_err(status::auth)?;
+        }
+        match propose(&self.member, &extensions, request).await? {
             (header, Body::Alarm(mut response)) => {
                 response.header = Some(header);
                 Ok(Response::new(response))

@@ -8,7 +8,7 @@ use api::etcdserverpb::{AlarmRequest, AlarmType};
 use server::Member;
 use tonic::Status;
 
-use crate::{propose, status};
+use crate::status;
 
 /// Refuses a request that would take `cost` bytes more than the quota has left, and raises the
 /// NOSPACE alarm through the log as etcd does.
@@ -27,6 +27,6 @@ pub(crate) async fn check(member: &Arc<Member>, cost: u64) -> Result<(), Status>
         alarm: AlarmType::Nospace.into(),
     };
     // Whether or not the alarm could be raised just now, the request is refused for lack of space.
-    let _ = propose(member, alarm).await;
+    let _ = member.propose(alarm).await;
     Err(status::etcd(Etcd::NoSpace))
 }

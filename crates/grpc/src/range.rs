@@ -5,12 +5,14 @@ use std::sync::Arc;
 use api::error::Error as Etcd;
 use api::etcdserverpb::request_op::Request;
 use api::etcdserverpb::{Compare, RangeRequest, RequestOp, ResponseHeader, TxnRequest, TxnResponse};
+use apply::permission;
 use bytes::BufMut;
 use mvcc::{KeyRange, RangeQuery, RangeResult};
 use prost::Message as _;
 use server::Member;
 use tonic::{Response, Status};
 
+use crate::access::Reader;
 use crate::codec::{Wire, varint_length, write_delimited};
 use crate::status;
 
@@ -63,7 +65,7 @@ pub(crate) async fn serve(
     member: Arc<Member>,
     request: tonic::Request<RangeRequest>,
 ) -> Result<Response<RangeReply>, Status> {
-    let request = request.into_inner();
+    let (_, extensions, request) = request.into_parts();
     if !request.serializable && member.is_learner() {
         return Err(status::etcd(Etcd::NotSupportedForLearner));
     }
@@ -71,7 +73,9 @@ pub(crate) async fn serve(
     if !request.serializable {
         member.linearize().await.map_err(status::server)?;
     }
+    let reader = Reader::of(&member, &extensions, &[permission::range(&request)])?;
     let result = read(&member, apply::read::query(&request)).await?;
+    reader.may_be_told(&member)?;
     let header = member.header(result.revision);
     Ok(Response::new(RangeReply { header, result }))
 }

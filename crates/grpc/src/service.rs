@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use api::error::Error as Etcd;
+use api::etcdserverpb::auth_server::AuthServer;
 use api::etcdserverpb::cluster_server::ClusterServer;
 use api::etcdserverpb::kv_server::KvServer;
 use api::etcdserverpb::lease_server::LeaseServer;
@@ -11,7 +12,7 @@ use api::etcdserverpb::maintenance_server::MaintenanceServer;
 use api::etcdserverpb::{RangeRequest, WatchRequest};
 use api::v3electionpb::election_server::ElectionServer;
 use api::v3lockpb::lock_server::LockServer;
-use server::{Member, REQUEST_OVERHEAD};
+use server::{Credentials, Member, REQUEST_OVERHEAD};
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::{Service, StdError};
@@ -19,6 +20,8 @@ use tonic::server::Grpc;
 use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 
+use crate::access;
+use crate::auth::AuthService;
 use crate::caller::Home;
 use crate::cluster::ClusterService;
 use crate::codec::WireCodec;
@@ -73,6 +76,7 @@ pub struct Services {
     lease: LeaseServer<LeaseService>,
     cluster: ClusterServer<ClusterService>,
     maintenance: MaintenanceServer<MaintenanceService>,
+    auth: AuthServer<AuthService>,
     lock: LockServer<LockService>,
     election: ElectionServer<ElectionService>,
 }
@@ -90,6 +94,7 @@ impl Services {
         });
         let home = Home { member: Arc::clone(&member), kv: Arc::clone(&kv), lease: Arc::clone(&lease) };
         let cluster = ClusterService { member: Arc::clone(&member) };
+        let auth = AuthService { member: Arc::clone(&member) };
         let maintenance = MaintenanceService { member: Arc::clone(&member) };
         Self {
             metrics,
@@ -100,6 +105,7 @@ impl Services {
             maintenance: MaintenanceServer::new(maintenance)
                 .max_decoding_message_size(limit)
                 .accept_compressed(GZIP),
+            auth: AuthServer::new(auth).max_decoding_message_size(limit).accept_compressed(GZIP),
             lock: LockServer::new(LockService(home.clone()))
                 .max_decoding_message_size(limit)
                 .accept_compressed(GZIP),
@@ -121,23 +127,34 @@ impl Services {
         call.finish(response, self.member.config().warning_request)
     }
 
-    async fn dispatch<B>(&self, request: http::Request<B>, known: bool) -> http::Response<Body>
+    async fn dispatch<B>(&self, mut request: http::Request<B>, known: bool) -> http::Response<Body>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<StdError> + Send,
     {
-        let path = request.uri().path();
+        let path = request.uri().path().to_owned();
         let Some((service, method)) = path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) else {
             return Status::unimplemented(format!("malformed method name: {path:?}")).into_http();
         };
         if (known || service == HEALTH) && !serves_learners(service, method) && self.member.is_learner() {
             return status::etcd(Etcd::NotSupportedForLearner).into_http();
         }
-        if !leader::is_required(request.headers()) {
-            return self.route(request, known).await;
-        }
-        if self.member.raft().leader() == 0 {
+        let wants_leader = leader::is_required(request.headers());
+        if wants_leader && self.member.raft().leader() == 0 {
             return status::etcd(Etcd::NoLeader).into_http();
+        }
+        if known || service == HEALTH {
+            let credentials = access::credentials(request.headers(), request.extensions());
+            self.member.await_token(&credentials).await;
+            if let Err(refusal) = access::admit(&self.member, service, method, &credentials) {
+                return refusal.into_http();
+            }
+            if credentials != Credentials::default() {
+                request.extensions_mut().insert(credentials);
+            }
+        }
+        if !wants_leader {
+            return self.route(request, known).await;
         }
         let is_stream = is_stream(service, method);
         let response = self.route(request, known).await;
@@ -165,6 +182,7 @@ impl Services {
             ("etcdserverpb.Maintenance", _) if known => {
                 answered(self.maintenance.clone().call(request).await)
             }
+            ("etcdserverpb.Auth", _) if known => answered(self.auth.clone().call(request).await),
             ("v3lockpb.Lock", _) if known => answered(self.lock.clone().call(request).await),
             ("v3electionpb.Election", _) if known => answered(self.election.clone().call(request).await),
             (HEALTH, "Check") => self.plain().unary(health::Check, request).await,
@@ -174,7 +192,7 @@ impl Services {
                 self.plain().server_streaming(watch, request).await
             }
             ("etcdserverpb.KV" | "etcdserverpb.Watch" | "etcdserverpb.Lease", _)
-            | ("etcdserverpb.Cluster" | "etcdserverpb.Maintenance" | HEALTH, _)
+            | ("etcdserverpb.Cluster" | "etcdserverpb.Maintenance" | "etcdserverpb.Auth" | HEALTH, _)
             | ("v3lockpb.Lock" | "v3electionpb.Election", _) => {
                 Status::unimplemented(format!("unknown method {method} for service {service}")).into_http()
             }
@@ -251,8 +269,10 @@ impl tonic::server::StreamingService<WatchRequest> for WatchCall {
     type Future = std::future::Ready<Result<Response<WatchFrames>, Status>>;
 
     fn call(&mut self, request: Request<tonic::Streaming<WatchRequest>>) -> Self::Future {
+        let credentials = request.extensions().get::<Credentials>().cloned().unwrap_or_default();
         std::future::ready(Ok(Response::new(watch::frames(
             Arc::clone(&self.0),
+            credentials,
             request.into_inner(),
             self.1.clone(),
         ))))

@@ -16,7 +16,13 @@ pub(crate) fn rejection(rejection: Rejection) -> Status {
     match rejection.told() {
         Told::Error(error) => etcd(error),
         Told::Unimplemented(text) => Status::unimplemented(text),
+        Told::Unknown(text) => Status::unknown(text),
     }
+}
+
+/// A caller who may not.
+pub(crate) fn auth(error: auth::Error) -> Status {
+    rejection(error.into())
 }
 
 /// A failure of this member.

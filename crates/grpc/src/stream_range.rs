@@ -8,6 +8,7 @@ use server::Member;
 use tokio_stream::Stream;
 use tonic::Status;
 
+use crate::access::Reader;
 use crate::range;
 
 /// Keys in the first chunk (etcd's number): a caller that wants little soon has it.
@@ -16,6 +17,7 @@ const FIRST_CHUNK: i64 = 10;
 /// Where a stream is: what is left to read, and what has been read.
 struct Progress {
     member: Arc<Member>,
+    reader: Reader,
     request: RangeRequest,
     limit: i64,
     sent: i64,
@@ -26,11 +28,12 @@ struct Progress {
 /// The chunks of a checked request. The last one alone carries the header, `more` and the count.
 pub(crate) fn chunks(
     member: Arc<Member>,
+    reader: Reader,
     mut request: RangeRequest,
 ) -> impl Stream<Item = Result<RangeStreamResponse, Status>> + Send {
     let limit = if request.limit == 0 { i64::MAX } else { request.limit };
     request.limit = FIRST_CHUNK.min(limit);
-    let progress = Progress { member, request, limit, sent: 0, revision: 0, done: false };
+    let progress = Progress { member, reader, request, limit, sent: 0, revision: 0, done: false };
     futures_util::stream::unfold(progress, |mut progress| async move {
         if progress.done {
             return None;
@@ -44,6 +47,7 @@ pub(crate) fn chunks(
 impl Progress {
     async fn next(&mut self) -> Result<RangeResponse, Status> {
         let result = range::read(&self.member, apply::read::query(&self.request)).await?;
+        self.reader.may_be_told(&self.member)?;
         if self.revision == 0 {
             // Later chunks, and the header, stay at the revision of the first.
             self.revision = result.revision;

@@ -6,10 +6,12 @@ use std::task::{Context, Poll};
 
 use ::watch::{Frame, WatchRequest as Create};
 use api::error::Error as Etcd;
-use api::etcdserverpb::WatchRequest;
 use api::etcdserverpb::watch_request::RequestUnion;
+use api::etcdserverpb::{WatchCreateRequest, WatchRequest};
+use apply::permission::Need;
+use auth::Access;
 use bytes::BufMut;
-use server::{Member, WatchStream};
+use server::{Credentials, Member, WatchStream};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
@@ -35,6 +37,7 @@ impl Wire for WatchReply {
 /// from either.
 pub(crate) struct WatchFrames {
     member: Arc<Member>,
+    credentials: Credentials,
     requests: Option<Streaming<WatchRequest>>,
     watchers: WatchStream,
     messages: Messages,
@@ -43,11 +46,12 @@ pub(crate) struct WatchFrames {
 /// Opens a stream on the calling runtime thread.
 pub(crate) fn frames(
     member: Arc<Member>,
+    credentials: Credentials,
     requests: Streaming<WatchRequest>,
     messages: Messages,
 ) -> WatchFrames {
     let watchers = WatchStream::open(Arc::clone(&member));
-    WatchFrames { watchers, member, requests: Some(requests), messages }
+    WatchFrames { watchers, member, credentials, requests: Some(requests), messages }
 }
 
 impl WatchFrames {
@@ -76,8 +80,12 @@ impl WatchFrames {
     fn ask(&self, request: WatchRequest) {
         match request.request_union {
             Some(RequestUnion::CreateRequest(create)) => {
-                self.watchers.with(|hub, stream, revision| {
-                    hub.create(stream, Create::from_message(&create), revision);
+                // What is refused for its revision is so whoever asks.
+                let permitted = create.start_revision < 0 || self.auth_is_off();
+                let refusal = if permitted { None } else { self.refusal(&create) };
+                self.watchers.with(|hub, stream, revision| match refusal {
+                    Some(reason) => hub.refuse(stream, &reason, revision),
+                    None => hub.create(stream, Create::from_message(&create), revision),
                 });
             }
             Some(RequestUnion::CancelRequest(cancel)) => {
@@ -89,6 +97,34 @@ impl WatchFrames {
             // etcd passes over what it does not know.
             None => {}
         }
+    }
+}
+
+impl WatchFrames {
+    fn auth_is_off(&self) -> bool {
+        !self.member.auth().is_enabled()
+    }
+
+    /// Why a watcher is not created, in the words that its client is told: each by itself, by what the
+    /// stream's client showed when it opened it and what that is worth now.
+    fn refusal(&self, create: &WatchCreateRequest) -> Option<String> {
+        let key: &[u8] = if create.key.is_empty() { b"\0" } else { &create.key };
+        let caller = self.member.caller(&self.credentials);
+        let need = Need::Keys(Access::Read, key, &create.range_end);
+        let refusal = caller.and_then(|caller| self.member.allow(&caller, &[need])).err()?;
+        // As Go prints a status.
+        let status = status::auth(refusal);
+        Some(format!("rpc error: code = {} desc = {}", code_name(status.code()), status.message()))
+    }
+}
+
+/// A code as Go's gRPC library prints it.
+fn code_name(code: tonic::Code) -> &'static str {
+    match code {
+        tonic::Code::Unauthenticated => "Unauthenticated",
+        tonic::Code::InvalidArgument => "InvalidArgument",
+        tonic::Code::PermissionDenied => "PermissionDenied",
+        _ => "Unknown",
     }
 }
 

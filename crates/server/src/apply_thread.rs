@@ -11,6 +11,7 @@ use std::time::Instant;
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{AlarmRequest, AlarmType};
 use apply::{Failure, Machine};
+use auth::Caller;
 use backend::Target;
 use raft::{Entry, EntryKind, Snapshot};
 use watch::Batch;
@@ -140,7 +141,7 @@ fn raise_no_space(member: &Arc<Member>) {
         alarm: AlarmType::Nospace.into(),
     };
     // Refused only where the member stops, or so much waits that the next write asks again.
-    let _ = member.inbox().ask(&mut vec![own_proposal(&alarm, None)], None);
+    let _ = member.inbox().ask(&mut vec![own_proposal(&alarm, None, Caller::default())], None);
     member.drive();
 }
 

@@ -213,6 +213,7 @@ fn open_machine(config: &Config, backend: &Backend) -> Result<(Machine, Shared),
             ..lease::Config::default()
         },
         quota: Quota::from_flag(config.quota_bytes),
+        token_ttl: config.auth_token_ttl,
     };
     Machine::open(backend.clone(), options).map_err(StartError::Machine)
 }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::passwords::DEFAULT_COST;
+use crate::tokens::AuthToken;
+
 /// `--initial-cluster-state`: what an empty data directory is the beginning of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClusterState {
@@ -85,6 +88,14 @@ pub struct Config {
     /// How often the time that long leases have left is noted in the log, and so how much longer than
     /// granted a lease may last if leaders change. etcd has no flag for it either.
     pub checkpoint_interval: Duration,
+    /// `--auth-token`.
+    pub auth_token: AuthToken,
+    /// `--auth-token-ttl`: how long a simple token may go unused.
+    pub auth_token_ttl: Duration,
+    /// `--bcrypt-cost`.
+    pub bcrypt_cost: u32,
+    /// `--client-cert-auth`: clients prove to own a certificate, and the common name in it is a user's.
+    pub client_cert_auth: bool,
     /// `--metrics extensive`.
     pub extensive_metrics: bool,
     /// `--unsafe-no-fsync`.
@@ -134,6 +145,10 @@ impl Config {
             warning_request: Duration::from_millis(300),
             max_learners: 1,
             checkpoint_interval: Self::CHECKPOINT_INTERVAL,
+            auth_token: AuthToken::Simple,
+            auth_token_ttl: Duration::from_secs(300),
+            bcrypt_cost: DEFAULT_COST,
+            client_cert_auth: false,
             extensive_metrics: false,
             no_fsync: false,
             shards: 1,

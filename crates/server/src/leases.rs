@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use api::etcdserverpb::{LeaseCheckpoint, LeaseCheckpointRequest, LeaseRevokeRequest};
+use auth::Caller;
 use node::Proposal;
 use raft::Term;
 
@@ -32,6 +33,8 @@ pub(crate) fn tick(member: &Arc<Member>) {
     let now = member.now();
     let raft = member.raft();
     let limit = revokes(raft.committed().saturating_sub(raft.applied()));
+    // The end of a lease ends its keys, whoever may write them.
+    let name = member.own_name();
     let mut lessor = member.lessor().lock();
     // Of this reign or of none: if another member leads by the time raft sees these, it knows of
     // renewals that this one does not, and nothing may end a lease on the word of this one (L1).
@@ -39,7 +42,7 @@ pub(crate) fn tick(member: &Arc<Member>) {
     let mut proposals: Vec<Proposal> = lessor
         .expired(now, limit)
         .into_iter()
-        .map(|id| own_proposal(&LeaseRevokeRequest { id: id.0 }, Some(term)))
+        .map(|id| own_proposal(&LeaseRevokeRequest { id: id.0 }, Some(term), name.clone()))
         .collect();
     member.metrics().leases_expired.inc_by(proposals.len() as u64);
     let due = lessor.checkpoints_due(now, CHECKPOINTS_PER_ENTRY);
@@ -49,7 +52,7 @@ pub(crate) fn tick(member: &Arc<Member>) {
             .into_iter()
             .map(|(id, remaining)| LeaseCheckpoint { id: id.0, remaining_ttl: remaining })
             .collect();
-        proposals.push(own_proposal(&LeaseCheckpointRequest { checkpoints }, Some(term)));
+        proposals.push(own_proposal(&LeaseCheckpointRequest { checkpoints }, Some(term), Caller::default()));
     }
     // Refused only where the member stops or far too much waits; leases are offered again then.
     let _ = member.inbox().ask(&mut proposals, None);

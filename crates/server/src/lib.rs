@@ -34,11 +34,13 @@
 //! | `forward` | what only the leader can answer, asked of it |
 //! | `versions` | which version the cluster speaks |
 //! | `leases` | expiry and checkpoints, on the clock thread |
+//! | `access`, `tokens`, `passwords` | who a client is, and what it may |
 //! | `tally` | what is applied, counted |
 //! | `identity` | member and cluster ids |
 //!
 //! No request is served here: `grpc` and `gateway` know the protocols.
 
+mod access;
 mod apply_thread;
 mod ask;
 mod backup;
@@ -64,6 +66,7 @@ mod member;
 mod membership;
 mod metrics;
 mod outgoing;
+mod passwords;
 mod peer_metrics;
 mod process;
 mod proposal;
@@ -78,11 +81,13 @@ mod status;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod urls;
 mod versions;
 mod wal_thread;
 mod watching;
 
+pub use access::{Authenticated, Credentials};
 pub use backup::{Backup, BackupError, Piece};
 pub use bootstrap::StartError;
 pub use config::{ClusterState, Config};
@@ -94,8 +99,10 @@ pub use identity::{cluster_id, member_id};
 pub use member::{Member, REQUEST_OVERHEAD};
 pub use membership::{ChangeError, Changed};
 pub use metrics::{ETCD_VERSION, Metrics, scrape};
+pub use passwords::PasswordError;
 pub use run::{Server, ThreadFailure};
 pub use status::RaftStatus;
+pub use tokens::AuthToken;
 pub use watching::WatchStream;
 
 /// The most runtime threads that a member can have: a request's id names its thread in 8 bits, and

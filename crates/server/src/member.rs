@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use api::etcdserverpb::ResponseHeader;
+use api::etcdserverpb::{RequestHeader, ResponseHeader};
 use api::raft_request::{self, Command};
 use api::raftpb::{ConfChange, ConfChangeType};
 use apply::{Alarms, Cluster, Rejection, Reply, Shared};
+use auth::Caller;
 use backend::Backend;
 use lease::Lessor;
 use mvcc::Store;
@@ -28,6 +29,7 @@ use crate::inbox::Inbox;
 use crate::leadership::Leadership;
 use crate::mailbox::Mailbox;
 use crate::metrics::Metrics;
+use crate::passwords::Passwords;
 use crate::proposal::{Answer, RequestId};
 use crate::queue::Queue;
 use crate::raft_driver::Driver;
@@ -73,6 +75,7 @@ pub struct Member {
     raft: RaftStatus,
     compaction: Compaction,
     metrics: Metrics,
+    passwords: Passwords,
     defragmenting: AtomicUsize,
     lease_ids: RandomState,
     next_lease: AtomicU64,
@@ -114,6 +117,7 @@ impl Member {
             raft: RaftStatus::default(),
             compaction: Compaction::new(),
             metrics: Metrics::new(),
+            passwords: Passwords::new(config.bcrypt_cost),
             defragmenting: AtomicUsize::new(0),
             lease_ids: RandomState::new(),
             next_lease: AtomicU64::new(0),
@@ -137,6 +141,14 @@ impl Member {
     /// The cluster's id.
     pub fn cluster_id(&self) -> u64 {
         self.cluster_id
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn passwords(&self) -> &Passwords {
+        &self.passwords
     }
 
     /// Keys and values.
@@ -354,15 +366,13 @@ impl Member {
         }
     }
 
-    /// Has the cluster agree on a request and waits until it is applied here.
+    /// Has the cluster agree on a request and waits until it is applied here. It is nobody's: while
+    /// authentication is on, only what members ask of themselves is done without a name.
     ///
     /// An `Err` of the outer result is this member's own failure. With [`Error::Timeout`],
     /// [`Error::LeaderChanged`] and [`Error::Stopped`] the request may still take effect (P2).
     pub async fn propose(&self, command: impl Command) -> Result<Result<Reply, Rejection>, Error> {
-        let answer = self.post(&command)?;
-        // Encoded by now: a value of a mebibyte need not be held twice while it waits.
-        drop(command);
-        self.outcome(answer).await
+        self.propose_as(&Caller::default(), command).await
     }
 
     /// Has the cluster agree on a change of its members and waits until it is applied here; the
@@ -397,7 +407,10 @@ impl Member {
         }))
     }
 
-    async fn outcome(&self, answer: oneshot::Receiver<Answer>) -> Result<Result<Reply, Rejection>, Error> {
+    pub(crate) async fn outcome(
+        &self,
+        answer: oneshot::Receiver<Answer>,
+    ) -> Result<Result<Reply, Rejection>, Error> {
         let _pending = self.raft.pending_proposal();
         match answer.await {
             Ok(Answer::Applied(outcome)) => Ok(outcome),
@@ -410,14 +423,20 @@ impl Member {
         }
     }
 
-    fn post(&self, command: &impl Command) -> Result<oneshot::Receiver<Answer>, Error> {
+    pub(crate) fn post(
+        &self,
+        caller: &Caller,
+        command: &impl Command,
+    ) -> Result<oneshot::Receiver<Answer>, Error> {
         if self.raft.committed().saturating_sub(self.raft.applied()) > MAX_GAP {
             self.metrics.proposals_failed.inc();
             return Err(Error::TooManyRequests);
         }
         Shard::with(|shard| {
             shard.propose(|id| {
-                let data = raft_request::encode(id.0, command);
+                let header =
+                    RequestHeader { id: id.0, username: caller.user.clone(), auth_revision: caller.revision };
+                let data = raft_request::encode_as(&header, command);
                 if data.len() > self.config.max_request_bytes {
                     return Err(Error::RequestTooLarge);
                 }

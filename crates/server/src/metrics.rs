@@ -358,6 +358,8 @@ fn read_elsewhere(member: &Member) -> Registry {
         "The revision compacted to.",
         store.compact_revision() as f64,
     );
+    let auth = member.auth();
+    gauge("etcd_debugging_auth_revision", "The revision of users and roles.", auth.revision() as f64);
     gauge("etcd_debugging_mvcc_keys_total", "Live keys.", store.live_keys() as f64);
     gauge(
         "etcd_mvcc_db_total_size_in_bytes",

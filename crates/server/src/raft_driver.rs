@@ -9,8 +9,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use api::etcdserverpb::RequestHeader;
 use api::raft_request::{self, Command};
 use apply::Rejection;
+use auth::Caller;
 use node::{Body, DropReason, Effect, Index, Letters, Message, Node, NodeId, Pump, RoleKind, Status};
 use parking_lot::Mutex;
 
@@ -153,9 +155,14 @@ fn dropped(member: &Member, id: RequestId, reason: DropReason) {
     member.post_answer(id, answer);
 }
 
-/// Encodes a request that the member itself makes, perhaps only as the leader of a certain term;
-/// nobody waits for its answer.
-pub(crate) fn own_proposal(command: &impl Command, only_in: Option<raft::Term>) -> node::Proposal {
-    let data = raft_request::encode(0, command).into();
+/// Encodes a request that the member itself makes, perhaps only as the leader of a certain term, in
+/// somebody's name or nobody's; nobody waits for its answer.
+pub(crate) fn own_proposal(
+    command: &impl Command,
+    only_in: Option<raft::Term>,
+    name: Caller,
+) -> node::Proposal {
+    let header = RequestHeader { id: 0, username: name.user, auth_revision: name.revision };
+    let data = raft_request::encode_as(&header, command).into();
     node::Proposal { id: u64::MAX, kind: raft::EntryKind::Normal, data, only_in }
 }

@@ -56,6 +56,7 @@ fn outcome(reply: &Reply) -> String {
         Body::LeaseRevoke(_) => format!("@{rev} revoked\n"),
         Body::LeaseCheckpoint(_) => format!("@{rev} noted\n"),
         Body::Alarm(response) => format!("@{rev} alarms:{}\n", alarms(&response.alarms)),
+        Body::Auth(reply) => format!("@{rev} {reply:?}\n"),
         Body::Members(members) => {
             let lines = members.iter().map(|member| {
                 let learner = if member.is_learner { " learner" } else { "" };

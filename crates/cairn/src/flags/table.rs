@@ -175,9 +175,9 @@ pub(crate) const FLAGS: &[Flag] = &[
     row(SECURITY, "tls-min-version", Text, "TLS1.2", NotYet(TLS), "The lowest version of TLS to agree to."),
     row(SECURITY, "tls-max-version", Text, "", NotYet(TLS), "The highest version of TLS to agree to."),
 
-    row("Auth", "auth-token", Text, "simple", NotYet(AUTH), "The kind of tokens: simple, or jwt with its options."),
-    row("Auth", "bcrypt-cost", Unsigned, "10", NotYet(AUTH), "How costly hashing a password is to be."),
-    row("Auth", "auth-token-ttl", Unsigned, "300", NotYet(AUTH), "How long a simple token lasts, in seconds."),
+    row("Auth", "auth-token", Text, "simple", Active, "The kind of tokens: simple, or jwt with its options."),
+    row("Auth", "bcrypt-cost", Unsigned, "10", Active, "How costly hashing a password is to be."),
+    row("Auth", "auth-token-ttl", Unsigned, "300", Active, "How long a simple token lasts, in seconds."),
 
     row(MONITORING, "enable-pprof", Bool, "false", NotYet("Cairn has no profiler built in"), "Serve profiles over HTTP."),
     row(MONITORING, "metrics", Text, "basic", Active,
