@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_c
 use tonic::body::Body;
 
 use crate::access::{self, Access};
+use crate::coalesce::Coalesced;
 use crate::json::{self, Json};
 use crate::listen::Listeners;
 use crate::probes::ProbeMetrics;
@@ -147,7 +148,8 @@ impl Gateway {
         let gateway = self.clone();
         let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
             let gateway = gateway.clone();
-            async move { Ok::<http::Response<Body>, Infallible>(gateway.answer(request).await) }
+            // Boxed, since a call is large, and hyper and tokio would move it several times.
+            Box::pin(async move { Ok::<http::Response<Body>, Infallible>(gateway.answer(request).await) })
         });
         let metrics = self.0.member.metrics();
         let stream = Counted {
@@ -155,7 +157,9 @@ impl Gateway {
             received: metrics.client_received.clone(),
             sent: metrics.client_sent.clone(),
         };
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection = builder
+            .serve_connection_with_upgrades(TokioIo::new(Coalesced::new(stream)), service)
+            .into_owned();
         let connection = open.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `listen` | sockets, bound before anything else starts, so that a taken port is told at once |
 //! | `connections` | accepting, dealing out, serving, and ending in order |
+//! | `coalesce` | small answers that are ready together leave together |
 //! | `endpoints` | paths of the client port |
 //! | `json` | the API as JSON, below `/v3/` |
 //! | `access` | which hosts and origins are let in |
@@ -21,6 +22,7 @@
 //! | `peer` | paths of the peer port that are not raft's |
 
 mod access;
+mod coalesce;
 mod connections;
 mod endpoints;
 mod health;
