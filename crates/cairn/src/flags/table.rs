@@ -7,7 +7,6 @@ use super::Status::{self, Accepted, Active, NotYet};
 use super::{Flag, Kind};
 
 const TLS: &str = "Cairn does not speak TLS yet";
-const AUTH: &str = "Cairn has no authentication yet";
 const COMPARED: &str = "Cairn does not compare its members' data by itself yet";
 const DISCOVERY: &str = "Cairn finds the members of a cluster by --initial-cluster alone";
 const TRACING: &str = "Cairn does not send traces yet";
