@@ -89,6 +89,8 @@ pub(crate) struct Config {
     pub snapshot_catchup_entries: u64,
     /// Do not wait for the disk.
     pub unsafe_no_fsync: bool,
+    /// Have the health service say no while a defragmentation runs.
+    pub not_serving_on_defrag: bool,
 
     /// How much the database may hold, in bytes; none for no limit.
     pub quota_backend_bytes: Option<u64>,
@@ -249,6 +251,7 @@ impl Config {
             snapshot_count: or_default(given.unsigned("snapshot-count"), 10_000),
             snapshot_catchup_entries: or_default(given.unsigned("snapshot-catchup-entries"), 5_000),
             unsafe_no_fsync: given.bool("unsafe-no-fsync"),
+            not_serving_on_defrag: gates::is_on(&given.text("feature-gates"), "StopGRPCServiceOnDefrag"),
             quota_backend_bytes: quota(given),
             max_txn_ops: given.unsigned("max-txn-ops"),
             max_request_bytes,

@@ -146,6 +146,7 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
         client_cert_auth: false,
         extensive_metrics: config.metrics == Metrics::Extensive,
         no_fsync: config.unsafe_no_fsync,
+        not_serving_on_defrag: config.not_serving_on_defrag,
         shards: available_parallelism().map_or(1, usize::from).min(server::MAX_SHARDS),
     };
     if !settings.holds_member() {

@@ -256,6 +256,8 @@ fn no_path_of_etcds_is_missing() {
                 (_, path) if path.starts_with("/raft") => continue,
                 _ => {}
             }
+            // The list says POST of this one, but etcd takes nothing but GET.
+            let method = if path == "/members/hashkv" { "GET" } else { method };
             let (status, body) = ask(address, &format!("{method} {}", path.replace("{id}", "1")), "").await;
             assert!(!body.contains("404 page not found"), "{method} {path}: {status} {body}");
             assert_ne!(status, 405, "{method} {path}");

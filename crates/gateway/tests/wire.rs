@@ -76,6 +76,44 @@ fn a_keep_alive_of_no_lease_is_answered() {
     });
 }
 
+/// Both versions of the question, whose messages are the same, and its answer.
+#[test]
+fn generic_clients_are_told_what_there_is_to_call() {
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+    use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
+    with_member(|channel, _stop| async move {
+        let ask = |question| ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+        let services = ask(MessageRequest::ListServices(String::new()));
+        let symbol = ask(MessageRequest::FileContainingSymbol("v3lockpb.Lock".to_owned()));
+        let asked = tokio_stream::iter([services.clone(), symbol]);
+        let mut reflection = ServerReflectionClient::new(channel.clone());
+        let mut answers = reflection.server_reflection_info(asked).await.unwrap().into_inner();
+        let Some(MessageResponse::ListServicesResponse(list)) =
+            answers.message().await.unwrap().unwrap().message_response
+        else {
+            panic!("a list was asked for")
+        };
+        let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
+        for name in ["etcdserverpb.KV", "etcdserverpb.Auth", "v3lockpb.Lock", "v3electionpb.Election"] {
+            assert!(names.contains(&name), "{names:?}");
+        }
+        let answer = answers.message().await.unwrap().unwrap().message_response;
+        assert!(matches!(answer, Some(MessageResponse::FileDescriptorResponse(_))), "{answer:?}");
+        assert!(answers.message().await.unwrap().is_none());
+
+        let mut client = tonic::client::Grpc::new(channel);
+        client.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<ServerReflectionRequest, ServerReflectionResponse>::default();
+        let path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo".parse().unwrap();
+        let asked = Request::new(tokio_stream::once(services));
+        let mut answers = client.streaming(asked, path, codec).await.unwrap().into_inner();
+        let answer = answers.message().await.unwrap().unwrap().message_response;
+        assert!(matches!(answer, Some(MessageResponse::ListServicesResponse(_))), "{answer:?}");
+    });
+}
+
 /// Open streams end with a status when the member stops, and do not hold up its end.
 #[test]
 fn watches_end_in_a_word_when_the_member_stops() {

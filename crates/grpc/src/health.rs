@@ -2,15 +2,18 @@
 //! server, without a word of etcd's API.
 //!
 //! As in etcd it knows one name, the empty one for the whole server, which serves for as long as it
-//! answers. Whether the member has a leader is for `/health` to say.
+//! answers; with the feature gate `StopGRPCServiceOnDefrag` not while the store's file is rewritten, though
+//! here nobody is held up meanwhile. Whether the member has a leader is for `/health` to say.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use api::error::Error as Etcd;
 use server::Member;
-use tokio_stream::{Stream, StreamExt as _};
+use tokio::sync::watch;
+use tokio_stream::Stream;
 use tonic::codegen::BoxFuture;
-use tonic::codegen::tokio_stream::once;
 use tonic::server::{ServerStreamingService, UnaryService};
 use tonic::{Request, Response, Status};
 
@@ -57,45 +60,102 @@ pub(crate) mod message {
 
 use message::{CheckRequest, CheckResponse, ListRequest, ListResponse, Serving};
 
-fn serving(service: &str) -> Option<Serving> {
-    service.is_empty().then_some(Serving::Yes)
+/// What there is to know of the server.
+#[derive(Clone)]
+pub(crate) struct Health {
+    /// How many defragmentations run; none if that does not matter.
+    defragmentations: Option<watch::Receiver<usize>>,
+}
+
+impl Health {
+    pub(crate) fn of(member: &Member) -> Self {
+        let matters = member.config().not_serving_on_defrag;
+        Self { defragmentations: matters.then(|| member.defragmentations()) }
+    }
+
+    fn now(&self) -> Serving {
+        match &self.defragmentations {
+            Some(running) if *running.borrow() > 0 => Serving::No,
+            _ => Serving::Yes,
+        }
+    }
+
+    /// Waits until that may have changed.
+    async fn changed(&mut self) {
+        if let Some(running) = &mut self.defragmentations
+            && running.changed().await.is_ok()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
+
+    fn check(&self, request: &CheckRequest) -> Result<Response<CheckResponse>, Status> {
+        if !request.service.is_empty() {
+            return Err(Status::not_found("unknown service"));
+        }
+        Ok(Response::new(CheckResponse { status: self.now().into() }))
+    }
+
+    /// What is known, and then what is new, until the end.
+    fn answers(self, request: &CheckRequest, end: impl Future<Output = ()> + Send + 'static) -> Answers {
+        struct State {
+            health: Health,
+            is_known: bool,
+            said: Option<Serving>,
+            /// None once it has come.
+            end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+        }
+        let is_known = request.service.is_empty();
+        let state = State { health: self, is_known, said: None, end: Some(Box::pin(end)) };
+        Box::pin(futures_util::stream::unfold(state, |mut state| async move {
+            loop {
+                let now = if state.is_known { state.health.now() } else { Serving::UnknownService };
+                if state.said.replace(now) != Some(now) {
+                    return Some((Ok(CheckResponse { status: now.into() }), state));
+                }
+                tokio::select! {
+                    () = state.end.as_mut()? => {
+                        state.end = None;
+                        return Some((Err(status::etcd(Etcd::Stopped)), state));
+                    }
+                    () = state.health.changed() => {}
+                }
+            }
+        }))
+    }
 }
 
 /// One question, one answer.
-pub(crate) struct Check;
+pub(crate) struct Check(pub(crate) Health);
 
 impl UnaryService<CheckRequest> for Check {
     type Response = CheckResponse;
     type Future = std::future::Ready<Result<Response<CheckResponse>, Status>>;
 
     fn call(&mut self, request: Request<CheckRequest>) -> Self::Future {
-        std::future::ready(check(&request.into_inner()))
+        std::future::ready(self.0.check(&request.into_inner()))
     }
 }
 
-fn check(request: &CheckRequest) -> Result<Response<CheckResponse>, Status> {
-    let status = serving(&request.service).ok_or_else(|| Status::not_found("unknown service"))?;
-    Ok(Response::new(CheckResponse { status: status.into() }))
-}
-
 /// All there is to know.
-pub(crate) struct List;
+pub(crate) struct List(pub(crate) Health);
 
 impl UnaryService<ListRequest> for List {
     type Response = ListResponse;
     type Future = std::future::Ready<Result<Response<ListResponse>, Status>>;
 
     fn call(&mut self, _: Request<ListRequest>) -> Self::Future {
-        let all = CheckResponse { status: Serving::Yes.into() };
+        let all = CheckResponse { status: self.0.now().into() };
         let statuses = HashMap::from([(String::new(), all)]);
         std::future::ready(Ok(Response::new(ListResponse { statuses })))
     }
 }
 
 /// One question, an answer whenever it changes.
-pub(crate) struct Watch(pub(crate) Arc<Member>);
+pub(crate) struct Watch(pub(crate) Health, pub(crate) Arc<Member>);
 
-type Answers = std::pin::Pin<Box<dyn Stream<Item = Result<CheckResponse, Status>> + Send>>;
+type Answers = Pin<Box<dyn Stream<Item = Result<CheckResponse, Status>> + Send>>;
 
 impl ServerStreamingService<CheckRequest> for Watch {
     type Response = CheckResponse;
@@ -103,21 +163,10 @@ impl ServerStreamingService<CheckRequest> for Watch {
     type Future = BoxFuture<Response<Answers>, Status>;
 
     fn call(&mut self, request: Request<CheckRequest>) -> Self::Future {
-        let member = Arc::clone(&self.0);
-        let answers = answers(&request.into_inner(), async move { member.stopping().await });
+        let member = Arc::clone(&self.1);
+        let answers = self.0.clone().answers(&request.into_inner(), async move { member.stopping().await });
         Box::pin(std::future::ready(Ok(Response::new(answers))))
     }
-}
-
-/// What is known, and then nothing new until the end.
-fn answers(request: &CheckRequest, end: impl Future<Output = ()> + Send + 'static) -> Answers {
-    let status = serving(&request.service).unwrap_or(Serving::UnknownService);
-    let first = once(Ok(CheckResponse { status: status.into() }));
-    let last = futures_util::stream::once(async move {
-        end.await;
-        Err(status::etcd(api::error::Error::Stopped))
-    });
-    Box::pin(first.chain(last))
 }
 
 #[cfg(test)]
@@ -137,17 +186,40 @@ mod tests {
         CheckRequest { service: service.to_owned() }
     }
 
+    fn good() -> Health {
+        Health { defragmentations: None }
+    }
+
+    #[test]
+    fn a_server_that_is_busy_says_so_while_it_is() {
+        let (running, defragmentations) = watch::channel(0);
+        let health = Health { defragmentations: Some(defragmentations) };
+        let now = || health.check(&about("")).unwrap().into_inner().status();
+        let mut answers = health.clone().answers(&about(""), pending());
+        let mut next = || answers.next().now_or_never().map(|answer| answer.unwrap().unwrap().status());
+        assert_eq!((now(), next(), next()), (Serving::Yes, Some(Serving::Yes), None));
+        running.send_replace(2);
+        assert_eq!((now(), next(), next()), (Serving::No, Some(Serving::No), None));
+        running.send_replace(1);
+        assert_eq!(next(), None, "nothing new");
+        running.send_replace(0);
+        assert_eq!((now(), next()), (Serving::Yes, Some(Serving::Yes)));
+        drop(running);
+        assert_eq!(next(), None);
+    }
+
     #[test]
     fn the_server_serves_and_nobody_else_is_known() {
         // Field 1, varint 1: what every probe looks for.
-        assert_eq!(check(&about("")).unwrap().into_inner().encode_to_vec(), [8, 1]);
-        let refusal = check(&about("etcdserverpb.KV")).unwrap_err();
+        assert_eq!(good().check(&about("")).unwrap().into_inner().encode_to_vec(), [8, 1]);
+        let refusal = good().check(&about("etcdserverpb.KV")).unwrap_err();
         assert_eq!((refusal.code(), refusal.message()), (Code::NotFound, "unknown service"));
     }
 
     #[test]
     fn a_list_has_the_empty_name() {
-        let list = List.call(Request::new(ListRequest {})).now_or_never().unwrap().unwrap().into_inner();
+        let list =
+            List(good()).call(Request::new(ListRequest {})).now_or_never().unwrap().unwrap().into_inner();
         assert_eq!(list.statuses[""].status(), Serving::Yes);
         assert_eq!(list.statuses.len(), 1);
     }
@@ -155,7 +227,7 @@ mod tests {
     #[test]
     fn a_watch_says_what_is_and_stays_open() {
         for (service, status) in [("", Serving::Yes), ("other", Serving::UnknownService)] {
-            let mut answers = answers(&about(service), pending());
+            let mut answers = good().answers(&about(service), pending());
             assert_eq!(answers.next().now_or_never().unwrap().unwrap().unwrap().status(), status);
             assert!(answers.next().now_or_never().is_none(), "{service}: nothing new");
         }
@@ -163,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_watch_ends_with_the_member() {
-        let mut answers = answers(&about(""), ready(()));
+        let mut answers = good().answers(&about(""), ready(()));
         assert!(answers.next().now_or_never().unwrap().unwrap().is_ok());
         let end = answers.next().now_or_never().unwrap().unwrap().unwrap_err();
         assert_eq!(end.message(), "etcdserver: server stopped");

@@ -16,7 +16,7 @@
 //! | `auth` | Auth: users, roles, permissions, tokens |
 //! | `access` | who calls, and whether the call may begin |
 //! | `leader` | calls and streams that want a leader |
-//! | `health` | gRPC's own health service |
+//! | `health`, `reflection` | gRPC's own services |
 //! | `quota` | the look at the space left before a write is proposed |
 //! | `status` | the one place where an error becomes a gRPC code and text |
 //! | `codec` | answers in wire form |
@@ -38,6 +38,7 @@ mod maintenance;
 mod metrics;
 mod quota;
 mod range;
+mod reflection;
 mod service;
 mod status;
 mod stream_range;

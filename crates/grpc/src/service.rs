@@ -26,7 +26,7 @@ use crate::caller::Home;
 use crate::cluster::ClusterService;
 use crate::codec::WireCodec;
 use crate::election::ElectionService;
-use crate::health;
+use crate::health::{self, Health};
 use crate::kv::KvService;
 use crate::leader::{self, LeaderWatch};
 use crate::lease::LeaseService;
@@ -34,6 +34,7 @@ use crate::lock::LockService;
 use crate::maintenance::MaintenanceService;
 use crate::metrics::{Messages, RpcMetrics};
 use crate::range::{self, RangeReply};
+use crate::reflection::{self, Reflection};
 use crate::status;
 use crate::watch::{self, WatchFrames, WatchReply};
 
@@ -79,6 +80,8 @@ pub struct Services {
     auth: AuthServer<AuthService>,
     lock: LockServer<LockService>,
     election: ElectionServer<ElectionService>,
+    reflection: Reflection,
+    health: Health,
 }
 
 impl Services {
@@ -112,6 +115,8 @@ impl Services {
             election: ElectionServer::new(ElectionService(home))
                 .max_decoding_message_size(limit)
                 .accept_compressed(GZIP),
+            reflection: Reflection::new(),
+            health: Health::of(&member),
             member,
         }
     }
@@ -185,11 +190,15 @@ impl Services {
             ("etcdserverpb.Auth", _) if known => answered(self.auth.clone().call(request).await),
             ("v3lockpb.Lock", _) if known => answered(self.lock.clone().call(request).await),
             ("v3electionpb.Election", _) if known => answered(self.election.clone().call(request).await),
-            (HEALTH, "Check") => self.plain().unary(health::Check, request).await,
-            (HEALTH, "List") => self.plain().unary(health::List, request).await,
+            (HEALTH, "Check") => self.plain().unary(health::Check(self.health.clone()), request).await,
+            (HEALTH, "List") => self.plain().unary(health::List(self.health.clone()), request).await,
             (HEALTH, "Watch") => {
-                let watch = health::Watch(Arc::clone(&self.member));
+                let watch = health::Watch(self.health.clone(), Arc::clone(&self.member));
                 self.plain().server_streaming(watch, request).await
+            }
+            (service, _) if service.starts_with(reflection::PREFIX) => {
+                let service = service.to_owned();
+                self.reflection.call(&service, request.map(Body::new)).await
             }
             ("etcdserverpb.KV" | "etcdserverpb.Watch" | "etcdserverpb.Lease", _)
             | ("etcdserverpb.Cluster" | "etcdserverpb.Maintenance" | "etcdserverpb.Auth" | HEALTH, _)

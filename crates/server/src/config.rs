@@ -100,6 +100,8 @@ pub struct Config {
     pub extensive_metrics: bool,
     /// `--unsafe-no-fsync`.
     pub no_fsync: bool,
+    /// The feature gate `StopGRPCServiceOnDefrag`: whether the health service says no meanwhile.
+    pub not_serving_on_defrag: bool,
     /// How many threads serve connections.
     pub shards: usize,
 }
@@ -151,6 +153,7 @@ impl Config {
             client_cert_auth: false,
             extensive_metrics: false,
             no_fsync: false,
+            not_serving_on_defrag: false,
             shards: 1,
         }
     }

@@ -1,7 +1,7 @@
 //! The member as its threads and its services share it.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -76,7 +76,7 @@ pub struct Member {
     compaction: Compaction,
     metrics: Metrics,
     passwords: Passwords,
-    defragmenting: AtomicUsize,
+    defragmenting: watch::Sender<usize>,
     lease_ids: RandomState,
     next_lease: AtomicU64,
     stopping: watch::Sender<bool>,
@@ -118,7 +118,7 @@ impl Member {
             compaction: Compaction::new(),
             metrics: Metrics::new(),
             passwords: Passwords::new(config.bcrypt_cost),
-            defragmenting: AtomicUsize::new(0),
+            defragmenting: watch::Sender::new(0),
             lease_ids: RandomState::new(),
             next_lease: AtomicU64::new(0),
             stopping: watch::Sender::new(false),
@@ -490,7 +490,12 @@ impl Member {
 
     /// How many defragmentations run.
     pub fn defragmenting(&self) -> usize {
-        self.defragmenting.load(Ordering::Relaxed)
+        *self.defragmenting.borrow()
+    }
+
+    /// The same, for whoever waits for a change.
+    pub fn defragmentations(&self) -> watch::Receiver<usize> {
+        self.defragmenting.subscribe()
     }
 
     pub(crate) fn post_answer(&self, id: RequestId, answer: Answer) {
@@ -532,17 +537,17 @@ impl Member {
 }
 
 /// A defragmentation that is running.
-struct Defragmentation<'a>(&'a AtomicUsize);
+struct Defragmentation<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Defragmentation<'a> {
-    fn new(running: &'a AtomicUsize) -> Self {
-        running.fetch_add(1, Ordering::Relaxed);
+    fn new(running: &'a watch::Sender<usize>) -> Self {
+        running.send_modify(|running| *running += 1);
         Self(running)
     }
 }
 
 impl Drop for Defragmentation<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.send_modify(|running| *running -= 1);
     }
 }

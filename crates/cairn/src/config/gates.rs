@@ -8,6 +8,8 @@ use crate::note::{Level, Note};
 /// What switching a gate does here.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Gate {
+    /// What etcd does.
+    Active,
     /// Nothing, and nothing needs to be done: the text that would explain it is in [`GATES`].
     Either,
     /// It must stay at `false`.
@@ -32,7 +34,7 @@ const GATES: [(&str, Gate); 11] = [
     ("LeaseCheckpointPersist", Gate::Either),
     ("PriorityRequest", Gate::Off),
     ("SetMemberLocalAddr", Gate::Off),
-    ("StopGRPCServiceOnDefrag", Gate::Off),
+    ("StopGRPCServiceOnDefrag", Gate::Active),
     // A detail of etcd's read buffer.
     ("TxnModeWriteWithSharedBuffer", Gate::Either),
 ];
@@ -78,6 +80,11 @@ pub(crate) fn check(text: &str) -> Result<(), String> {
             .to_owned());
     }
     Ok(())
+}
+
+/// Whether a gate that is off unless switched on is on.
+pub(crate) fn is_on(text: &str, gate: &str) -> bool {
+    parse(text).is_ok_and(|switched| switched.contains(&(gate, true)))
 }
 
 /// Says which gates are on and change nothing so far.

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use grpc::Services;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, TE};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, TE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version};
 use http_body::Body as _;
 use tonic::Status;
@@ -16,6 +16,9 @@ use crate::json::routes::Route;
 
 /// What HTTP clients put before the names of gRPC metadata.
 const METADATA: &str = "grpc-metadata-";
+
+/// By which a service knows calls that have come through the gateway, as in etcd.
+const GATEWAY: HeaderName = HeaderName::from_static("grpcgateway-accept");
 
 /// Has the services begin to answer a call.
 pub(super) async fn begin(services: &Services, route: &Route, headers: &HeaderMap, body: Body) -> Answers {
@@ -45,6 +48,8 @@ fn metadata(headers: &HeaderMap) -> HeaderMap {
             metadata.append(name, value.clone());
         }
     }
+    // The certificate of whoever has made the connection is not that of a client by this road.
+    metadata.insert(GATEWAY, headers.get(ACCEPT).cloned().unwrap_or(HeaderValue::from_static("*/*")));
     metadata.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     metadata.insert(TE, HeaderValue::from_static("trailers"));
     metadata
@@ -132,6 +137,7 @@ mod tests {
             (&"token".parse().unwrap(), &"true".parse().unwrap())
         );
         assert_eq!(metadata["content-type"], "application/grpc");
-        assert_eq!(metadata.len(), 4, "{metadata:?}");
+        assert_eq!(metadata["grpcgateway-accept"], "*/*");
+        assert_eq!(metadata.len(), 5, "{metadata:?}");
     }
 }
