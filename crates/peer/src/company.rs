@@ -7,19 +7,18 @@
 //!
 //! - the last two appends with entries came as close after each other: a follower of a cluster with
 //!   nothing to do hears of a commit without delay, and so do the watchers there;
-//! - the peer has not asked for anything lately ([`Company::asked`]): somebody waits there.
+//! - the peer does not wait for it itself: what it has proposed is not among what is committed newly
+//!   ([`Company::proposes`]), and no read of its has to see that.
 //!
 //! Raft does not notice: messages are late, and those that say nothing new are lost, all the time.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use raft::{Body, Index, Message, Term};
 
 /// How long one waits at the most, beside how late its timer is.
-pub(crate) const PATIENCE: Duration = Duration::from_millis(1);
-
-/// For how long after a request of the peer nothing waits.
-const ASKED_LATELY: Duration = Duration::from_millis(100);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(2);
 
 /// What is known about the appends to one peer.
 #[derive(Debug, Default)]
@@ -28,7 +27,12 @@ pub(crate) struct Company {
     /// When the last append with entries came, and how long after the one before it.
     entries: Option<Instant>,
     apart: Option<Duration>,
-    asked: Option<Instant>,
+    /// The peer has proposed something that has not been sent to it as an entry yet.
+    proposes: bool,
+    /// Commit indexes that the peer waits for, in order.
+    awaited: VecDeque<Index>,
+    /// The highest commit index that was sent. It may have been lost.
+    known: Index,
 }
 
 /// What is to be sent now, in this order.
@@ -38,22 +42,55 @@ pub(crate) struct Now(pub(crate) Option<Message>, pub(crate) Option<Message>);
 impl Company {
     /// Takes a message that is to be sent. Nothing comes back if it waits.
     pub(crate) fn admit(&mut self, message: Message, now: Instant) -> Now {
-        let Some((commit, has_entries)) = tells(&message) else { return Now(None, Some(message)) };
+        let goes = self.sort(message, now);
+        for message in [&goes.0, &goes.1].into_iter().flatten() {
+            self.told(message);
+        }
+        goes
+    }
+
+    fn sort(&mut self, message: Message, now: Instant) -> Now {
+        if let Body::ReadIndexResponse { index, .. } = message.body {
+            return Now(self.reads_at(index), Some(message));
+        }
+        let Some((commit, last)) = tells(&message) else { return Now(None, Some(message)) };
         let first = self.waiting.take().map(|(_, waiting)| waiting);
         let first = first.filter(|waiting| says_more(waiting, message.term, commit));
-        if has_entries {
+        if let Some(last) = last {
             self.apart = self.entries.map(|before| now.saturating_duration_since(before));
             self.entries = Some(now);
-        } else if self.expects_company(now) && matches!(message.body, Body::Append { .. }) {
+            // Its own are among them, unless these were on their way already: then it hears a moment later.
+            if std::mem::take(&mut self.proposes) {
+                self.awaited.push_back(last);
+            }
+        } else if self.expects_company(commit) && matches!(message.body, Body::Append { .. }) {
             self.waiting = Some((now, message));
             return Now(first, None);
         }
         Now(first, Some(message))
     }
 
-    /// The peer has asked for something.
-    pub(crate) fn asked(&mut self, now: Instant) {
-        self.asked = Some(now);
+    /// The peer has proposed something, and somebody waits there.
+    pub(crate) fn proposes(&mut self) {
+        self.proposes = true;
+    }
+
+    /// A read of the peer waits until it has applied what is committed up to `index`.
+    fn reads_at(&mut self, index: Index) -> Option<Message> {
+        let says_so = |(_, waiting): &mut (Instant, Message)| tells(waiting).is_some_and(|(c, _)| c >= index);
+        let waiting = self.waiting.take_if(says_so);
+        if waiting.is_none() && self.known < index && self.awaited.back().is_none_or(|last| *last < index) {
+            self.awaited.push_back(index);
+        }
+        waiting.map(|(_, message)| message)
+    }
+
+    fn told(&mut self, message: &Message) {
+        let Some((commit, _)) = tells(message) else { return };
+        self.known = self.known.max(commit);
+        while self.awaited.front().is_some_and(|index| *index <= commit) {
+            self.awaited.pop_front();
+        }
     }
 
     /// Whether something waits.
@@ -64,20 +101,22 @@ impl Company {
     /// Gives back what has waited for long enough.
     pub(crate) fn release(&mut self, now: Instant) -> Option<Message> {
         let over = |(since, _): &mut (Instant, Message)| now.saturating_duration_since(*since) >= PATIENCE;
-        self.waiting.take_if(over).map(|(_, message)| message)
+        let (_, message) = self.waiting.take_if(over)?;
+        self.told(&message);
+        Some(message)
     }
 
-    fn expects_company(&self, now: Instant) -> bool {
-        let asked = self.asked.is_some_and(|asked| now.saturating_duration_since(asked) < ASKED_LATELY);
-        !asked && self.apart.is_some_and(|apart| apart <= PATIENCE)
+    fn expects_company(&self, commit: Index) -> bool {
+        let awaited = self.awaited.front().is_some_and(|index| *index <= commit);
+        !awaited && self.apart.is_some_and(|apart| apart <= PATIENCE)
     }
 }
 
-/// The commit index that a message of a leader tells, and whether it brings entries.
-fn tells(message: &Message) -> Option<(Index, bool)> {
+/// The commit index that a message of a leader tells, and the last entry that it brings.
+fn tells(message: &Message) -> Option<(Index, Option<Index>)> {
     match &message.body {
-        Body::Append { commit, entries, .. } => Some((*commit, !entries.is_empty())),
-        Body::Heartbeat { commit, .. } => Some((*commit, false)),
+        Body::Append { commit, entries, .. } => Some((*commit, entries.last().map(|entry| entry.index))),
+        Body::Heartbeat { commit, .. } => Some((*commit, None)),
         _ => None,
     }
 }
@@ -170,14 +209,31 @@ mod tests {
     }
 
     #[test]
-    fn nothing_waits_where_somebody_asks() {
+    fn a_commit_that_the_peer_waits_for_does_not_wait() {
         let (mut company, now) = busy();
-        company.asked(now);
-        assert_eq!(company.admit(append(2, 2, 0), now), sent(append(2, 2, 0)));
-        let later = now + ASKED_LATELY;
-        company.admit(append(3, 2, 1), later);
-        company.admit(append(4, 2, 1), later);
-        assert_eq!(company.admit(append(4, 4, 0), later), Now(None, None), "that was long ago");
+        company.proposes();
+        assert_eq!(company.admit(append(2, 2, 0), now), Now(None, None), "this is not what it proposed");
+        assert_eq!(company.admit(append(3, 2, 1), now), sent(append(3, 2, 1)), "this is");
+        assert_eq!(company.admit(append(4, 2, 1), now), sent(append(4, 2, 1)));
+        assert_eq!(company.admit(append(4, 3, 0), now), sent(append(4, 3, 0)));
+        assert_eq!(company.admit(append(4, 4, 0), now), Now(None, None), "it has heard of its own");
+    }
+
+    #[test]
+    fn a_commit_that_a_read_must_see_does_not_wait() {
+        let (mut company, now) = busy();
+        let answer = |index| {
+            let context = [].into();
+            message(Body::ReadIndexResponse { index: Index(index), context })
+        };
+        assert_eq!(company.admit(append(2, 2, 0), now), Now(None, None));
+        assert_eq!(company.admit(answer(2), now), Now(Some(append(2, 2, 0)), Some(answer(2))));
+        // It is on its way.
+        assert_eq!(company.admit(answer(2), now), sent(answer(2)));
+        // The commit comes after the answer.
+        assert_eq!(company.admit(answer(3), now), sent(answer(3)));
+        assert_eq!(company.admit(append(4, 3, 0), now), sent(append(4, 3, 0)));
+        assert_eq!(company.admit(append(4, 4, 0), now), Now(None, None));
     }
 
     #[test]

@@ -157,9 +157,9 @@ impl Link {
         company.waits()
     }
 
-    /// The peer has asked for something, and somebody waits there.
-    pub(crate) fn asked(&self) {
-        self.company.lock().asked(Instant::now());
+    /// The peer has proposed something, and somebody waits there.
+    pub(crate) fn proposes(&self) {
+        self.company.lock().proposes();
     }
 
     /// Queues a message by the best way there is: appends on their own stream, everything on the

@@ -295,8 +295,8 @@ impl Batch<'_> {
                 "a snapshot without its database".into()
             }
             Said::Message(message) => {
-                if matches!(message.body, Body::Propose { .. } | Body::ReadIndex { .. }) {
-                    self.link.asked();
+                if matches!(message.body, Body::Propose { .. }) {
+                    self.link.proposes();
                 }
                 self.messages.push(message);
                 if self.messages.len() >= MOST_AT_ONCE {
