@@ -4,6 +4,7 @@
 //! expects the right thing.
 #![allow(clippy::unwrap_used)]
 
+mod backup;
 mod handover;
 mod leases;
 mod load;

@@ -1,6 +1,9 @@
 //! Members that join and leave.
 
-use anyhow::{Context as _, Result};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
 use etcd_client::{Client, MemberAddOptions};
 
 use super::{Cluster, System};
@@ -39,6 +42,30 @@ impl Cluster {
             named.flat_map(|(name, urls)| urls.into_iter().map(move |url| format!("{name}={url}")));
         self.members[place].founders = founders.collect::<Vec<_>>().join(",");
         Ok(place)
+    }
+
+    /// Makes the data of a member that has none from a backup, by its own system's tool.
+    ///
+    /// # Errors
+    /// When the tool refuses; what it said.
+    pub fn restore(&self, place: usize, backup: &Path, flags: &[&str]) -> Result<()> {
+        let member = &self.members[place];
+        let program = match member.system {
+            System::Cairn => member.system.binary()?,
+            System::Etcd => member.system.binary()?.with_file_name("etcdutl"),
+        };
+        let output = Command::new(program)
+            .args(["snapshot", "restore"])
+            .arg(backup)
+            .arg("--data-dir")
+            .arg(&member.directory)
+            .args(["--name", &member.name, "--initial-cluster", &member.founders])
+            .args(["--initial-cluster-token", &self.token])
+            .args(["--initial-advertise-peer-urls", &member.advertised()])
+            .args(flags)
+            .output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 
     /// Removes a member through another one; what becomes of its process is its own affair.
