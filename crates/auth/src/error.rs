@@ -39,12 +39,15 @@ pub enum Error {
     OldRevision,
     /// The token is unknown, or its time is over.
     InvalidToken,
+    /// A token cannot be signed without a private key.
+    VerifyOnly,
     /// Against the rules: a change that would take `root` its power, or a permission for no key.
     InvalidManagement,
 }
 
 impl Error {
-    /// The row of etcd's error table; there is none for [`Error::BadPasswordHash`].
+    /// The row of etcd's error table; there is none for [`Error::BadPasswordHash`] and
+    /// [`Error::VerifyOnly`].
     pub fn told(self) -> Option<api::Error> {
         Some(match self {
             Error::RootUserNotExist => api::Error::RootUserNotExist,
@@ -64,7 +67,7 @@ impl Error {
             Error::OldRevision => api::Error::AuthOldRevision,
             Error::InvalidToken => api::Error::InvalidAuthToken,
             Error::InvalidManagement => api::Error::InvalidAuthMgmt,
-            Error::BadPasswordHash => return None,
+            Error::BadPasswordHash | Error::VerifyOnly => return None,
         })
     }
 
@@ -72,7 +75,8 @@ impl Error {
     pub fn message(self) -> &'static str {
         match self.told() {
             Some(error) => error.message(),
-            // etcd's own text, which goes out without the usual prefix.
+            // etcd's own texts, which go out without the usual prefix.
+            None if self == Error::VerifyOnly => "auth: token signing attempted with verify-only key",
             None => "auth: authentication failed, password was given for no password user",
         }
     }

@@ -30,8 +30,8 @@
 //!
 //! A token is handed out for a password, and presented with every request afterwards. Simple tokens
 //! are sixteen random letters and the place in the log of the request for it; they are known to the
-//! members that were there, in memory, and die of disuse ([`SimpleTokens`]). Who reads one by one
-//! wants [`Auth`], which is the store and the tokens behind locks, for every thread.
+//! members that were there, in memory, and die of disuse ([`SimpleTokens`]). [`Jwt`] signs and checks
+//! those that need no memory. [`Auth`] is the store and the simple tokens behind locks, for every thread.
 //!
 //! # Left out
 //!
@@ -41,6 +41,8 @@
 
 mod caller;
 mod error;
+mod jwt;
+mod keys;
 mod range;
 mod shared;
 mod store;
@@ -48,6 +50,7 @@ mod token;
 
 pub use caller::{Access, Caller};
 pub use error::Error;
+pub use jwt::Jwt;
 pub use range::Ranges;
 pub use shared::Auth;
 pub use store::{Damaged, Loader, Store, unhashed};

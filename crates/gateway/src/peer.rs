@@ -10,12 +10,15 @@ use ::peer::Other;
 use api::etcdserverpb::{LeaseKeepAliveRequest, LeaseKeepAliveResponse, ResponseHeader};
 use api::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use apply::Rejection;
+use apply::permission::Need;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
 use server::{
-    ChangeError, DOWNGRADE_ENABLED, Error, HASH_KV, LEASES, LEASES_INTERNAL, LeaseError, Member, PROMOTE,
+    ChangeError, Credentials, DOWNGRADE_ENABLED, Error, HASH_KV, LEASES, LEASES_INTERNAL, LeaseError, Member,
+    PROMOTE,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -69,7 +72,7 @@ async fn answer(member: &Arc<Member>, request: &Request<Bytes>) -> Response<Byte
         LEASES_INTERNAL => time_to_live(member, request.body()).await,
         path => match path.strip_prefix(PROMOTE) {
             Some(_) if method != Method::POST => not_allowed(&Method::POST),
-            Some(id) => named(member, promote(member, id).await),
+            Some(id) => named(member, promote(member, id, request.headers()).await),
             None => not_found(),
         },
     }
@@ -90,14 +93,26 @@ fn members(members: Vec<&apply::Member>) -> Response<Bytes> {
     reply(StatusCode::OK, "application/json", text)
 }
 
-async fn promote(member: &Arc<Member>, id: &str) -> Response<Bytes> {
+/// A member passes on what it was asked by a client, with the client's token: who that is, the leader
+/// finds out for itself.
+async fn promote(member: &Arc<Member>, id: &str, headers: &HeaderMap) -> Response<Bytes> {
     let Ok(number) = id.parse::<u64>() else {
         return error(StatusCode::NOT_FOUND, &format!("member {id} not found in cluster"));
     };
-    // Passed on if the leader has changed meanwhile.
-    let refusal = match member.promote_member(number).await {
-        Ok(changed) => return members(changed.iter().collect()),
-        Err(refusal) => refusal,
+    let token = headers.get(AUTHORIZATION).and_then(|token| token.to_str().ok());
+    let credentials = Credentials {
+        token: token.map(|token| token.strip_prefix("Bearer ").unwrap_or(token).to_owned()),
+        common_name: None,
+    };
+    member.await_token(&credentials).await;
+    let caller = member.caller(&credentials);
+    let refusal = match caller.and_then(|caller| member.allow(&caller, &[Need::Root])) {
+        // Passed on if the leader has changed meanwhile.
+        Ok(()) => match member.promote_member(number, token).await {
+            Ok(changed) => return members(changed.iter().collect()),
+            Err(refusal) => refusal,
+        },
+        Err(refusal) => ChangeError::Rejected(refusal.into()),
     };
     tracing::warn!("member-id" = format!("{number:x}"), error = %refusal, "failed to promote a member");
     match refusal {

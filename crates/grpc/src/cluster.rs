@@ -8,7 +8,7 @@ use api::etcdserverpb::{
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
     MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
 };
-use server::Member;
+use server::{Credentials, Member};
 use tonic::{Request, Response, Status};
 
 use crate::{access, status};
@@ -80,7 +80,9 @@ impl Cluster for ClusterService {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        let members = self.member.promote_member(request.into_inner().id).await.map_err(status::change)?;
+        let (_, extensions, request) = request.into_parts();
+        let token = extensions.get::<Credentials>().and_then(|credentials| credentials.token.as_deref());
+        let members = self.member.promote_member(request.id, token).await.map_err(status::change)?;
         Ok(Response::new(MemberPromoteResponse { header: self.header(), members: messages(&members) }))
     }
 }

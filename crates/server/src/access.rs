@@ -56,7 +56,10 @@ impl Member {
     /// handed out by a member that may be further in the log than this one.
     pub async fn await_token(&self, credentials: &Credentials) {
         let Some(token) = credentials.token.as_ref().filter(|_| self.auth().is_enabled()) else { return };
-        let Some(index) = SimpleTokens::index_of(token) else { return };
+        let Some(index) = SimpleTokens::index_of(token).filter(|_| self.config().auth_token.is_simple())
+        else {
+            return;
+        };
         if index > self.raft().applied() {
             // Whatever was handed out before now is applied after it. A number that was made up is not
             // waited for, and if nobody leads the token is just not known.

@@ -14,7 +14,8 @@ use api::etcdserverpb::{
 use api::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use apply::{Member as Other, Rejection};
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use lease::{LeaseId, Renewal};
 use peer::client::{self, ClientError};
 use prost::Message as _;
@@ -213,7 +214,7 @@ impl Member {
     }
 
     /// Has the leader promote a learner.
-    pub(crate) async fn promote_at_leader(self: &Arc<Self>, id: u64) -> Changed {
+    pub(crate) async fn promote_at_leader(self: &Arc<Self>, id: u64, token: Option<&str>) -> Changed {
         let until = Instant::now() + self.request_timeout();
         loop {
             let leader = self.await_leader(until).await?;
@@ -225,7 +226,7 @@ impl Member {
                 }
             } else {
                 for url in &leader.peer_urls {
-                    match ask_to_promote(url, id, left(until)).await {
+                    match ask_to_promote(url, id, token, left(until)).await {
                         Err(ChangeError::Unforeseen(words)) => {
                             tracing::warn!(error = words, "failed to forward a member promote request");
                         }
@@ -297,10 +298,15 @@ fn found(answer: Result<Response<Bytes>, ClientError>) -> Asked<Bytes> {
     }
 }
 
-async fn ask_to_promote(url: &str, id: u64, limit: Duration) -> Changed {
+async fn ask_to_promote(url: &str, id: u64, token: Option<&str>, limit: Duration) -> Changed {
     let unforeseen = |words: String| Err(ChangeError::Unforeseen(words));
-    let text = HeaderValue::from_static("text/plain");
-    match client::post(&format!("{url}{PROMOTE}{id}"), text, Bytes::new(), limit).await {
+    let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
+    // The leader looks for itself who asks.
+    if let Some(token) = token.and_then(|token| HeaderValue::from_str(token).ok()) {
+        headers.insert(AUTHORIZATION, token);
+    }
+    let url = format!("{url}{PROMOTE}{id}");
+    match client::ask(Method::POST, &url, headers, Bytes::new(), limit).await {
         Ok(answer) => promoted(answer.status(), answer.body()),
         Err(error) => unforeseen(format!("{error:?}")),
     }

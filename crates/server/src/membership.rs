@@ -170,13 +170,13 @@ impl Member {
         self.change(ChangeKind::UpdateNode, id, &apply::to_json(&other)).await
     }
 
-    /// Gives a learner its vote, or has the leader do so.
+    /// Gives a learner its vote, or has the leader do so, which is shown the caller's token.
     ///
     /// # Errors
     /// As [`Member::promote_here`], but for [`Error::NotLeader`].
-    pub async fn promote_member(self: &Arc<Self>, id: u64) -> Changed {
+    pub async fn promote_member(self: &Arc<Self>, id: u64, token: Option<&str>) -> Changed {
         match self.promote_here(id).await {
-            Err(ChangeError::Failed(Error::NotLeader)) => self.promote_at_leader(id).await,
+            Err(ChangeError::Failed(Error::NotLeader)) => self.promote_at_leader(id, token).await,
             result => result,
         }
     }

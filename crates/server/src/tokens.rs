@@ -1,8 +1,8 @@
 //! `--auth-token`: the kind of tokens that this member hands out and takes.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use auth::{Auth, Caller, Error, TOKEN_LETTERS, TOKEN_LETTERS_COUNT};
+use auth::{Auth, Caller, Error, Jwt, TOKEN_LETTERS, TOKEN_LETTERS_COUNT};
 
 /// A kind of tokens. All members should have the same.
 #[derive(Clone, Debug, Default)]
@@ -10,6 +10,8 @@ pub enum AuthToken {
     /// Random letters that members remember.
     #[default]
     Simple,
+    /// Signed ones.
+    Jwt(Jwt),
     /// None: only certificates tell who a client is.
     None,
 }
@@ -33,15 +35,30 @@ impl AuthToken {
         }
         match kind {
             "simple" => Ok(Self::Simple),
+            "jwt" => {
+                const KNOWN: [&str; 4] = ["sign-method", "pub-key", "priv-key", "ttl"];
+                let unknown: Vec<&str> =
+                    options.iter().map(|(name, _)| *name).filter(|name| !KNOWN.contains(name)).collect();
+                if !unknown.is_empty() {
+                    tracing::warn!(keys = ?unknown, "unknown JWT options");
+                }
+                Jwt::new(&options, |path| std::fs::read(path)).map(Self::Jwt)
+            }
             "" => Ok(Self::None),
             _ => Err(INVALID.to_owned()),
         }
+    }
+
+    /// Whether members must have been there when a token was handed out.
+    pub(crate) fn is_simple(&self) -> bool {
+        matches!(self, Self::Simple)
     }
 
     /// Whose token this is.
     pub(crate) fn caller(&self, auth: &Auth, token: &str, now: Duration) -> Option<Caller> {
         match self {
             Self::Simple => auth.caller_of_token(token, now),
+            Self::Jwt(jwt) => jwt.caller(token, since_1970()),
             Self::None => None,
         }
     }
@@ -51,17 +68,23 @@ impl AuthToken {
     pub(crate) fn letters(&self) -> Option<String> {
         match self {
             Self::Simple => random_letters(),
-            Self::None => Some(String::new()),
+            Self::Jwt(_) | Self::None => Some(String::new()),
         }
     }
 
     /// The token to hand out, given what became of the letters in the log.
-    pub(crate) fn token(&self, _user: &str, _revision: u64, simple: String) -> Result<String, Error> {
+    pub(crate) fn token(&self, user: &str, revision: u64, simple: String) -> Result<String, Error> {
         match self {
             Self::Simple => Ok(simple),
+            Self::Jwt(jwt) => jwt.sign(user, revision, since_1970()),
             Self::None => Err(Error::AuthFailed),
         }
     }
+}
+
+/// Signed tokens name a time that all the world agrees on.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn random_letters() -> Option<String> {
@@ -99,6 +122,9 @@ mod tests {
             assert_eq!(AuthToken::parse(flag).unwrap_err(), "auth: invalid auth options", "{flag}");
         }
         assert!(matches!(AuthToken::parse("simple").unwrap(), AuthToken::Simple));
+        assert_eq!(AuthToken::parse("jwt").unwrap_err(), "auth: invalid auth options");
+        let missing = AuthToken::parse("jwt,sign-method=ES256").unwrap_err();
+        assert_eq!(missing, "auth: missing key data");
         assert!(matches!(AuthToken::parse("").unwrap(), AuthToken::None));
     }
 }

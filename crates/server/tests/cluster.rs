@@ -307,7 +307,7 @@ fn a_member_joins_is_promoted_and_removed() {
     members[at].run(move |member| async move {
         let member = &member;
         at_last("the learner to keep up", || async {
-            let promoted = member.promote_member(id).await;
+            let promoted = member.promote_member(id, None).await;
             promoted.inspect_err(|error| assert_eq!(*error, server::ChangeError::LearnerNotReady)).ok()
         })
         .await
