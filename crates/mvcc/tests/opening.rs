@@ -150,3 +150,28 @@ fn a_large_store_is_rebuilt_as_it_was() {
     }
     assert_eq!(opened.leases, leased);
 }
+
+/// What a restore with raised revisions leaves, ours or etcd's: a row of no key, up to which all is compacted.
+#[test]
+fn a_row_of_no_key_is_a_revision_and_part_of_the_hash_and_nothing_else() {
+    let live = || (3, false, record("a", 3, 1));
+    let raised = |rows: Vec<(i64, bool, Bytes)>, to: i64| {
+        let (store, ..) = Store::open(with_rows(rows, vec![mvcc::compacted_to(to)])).unwrap();
+        store
+    };
+    let store = raised(vec![live(), (1_000, false, Bytes::new())], 1_000);
+    assert_eq!((store.current_revision(), store.compact_revision()), (1_000, 1_000));
+    let found = store.range(&RangeQuery::new(KeyRange::all())).unwrap();
+    assert_eq!((found.count, found.records.len()), (1, 1));
+    let hash = store.hash_kv(0).unwrap();
+    while store.compact_step(10).unwrap().state == ProgressState::More {}
+    assert_eq!(store.hash_kv(0).unwrap(), hash, "no compaction removes it");
+    assert!(store.history(1_000, 1_000, 1 << 20, &mut |_| true).unwrap().events.is_empty());
+    // crc32c over "key" and the two rows.
+    let rows = [&b"key"[..], &row_key(3, 0), &live().2, &row_key(1_000, 0)];
+    assert_eq!(hash.hash, rows.iter().fold(0, |hash, bytes| crc32c::crc32c_append(hash, bytes)));
+    // Raised twice, etcd keeps the later one.
+    let twice = vec![live(), (1_000, false, Bytes::new()), (2_000, false, Bytes::new())];
+    let once = vec![live(), (2_000, false, Bytes::new())];
+    assert_eq!(raised(twice, 2_000).hash_kv(0).unwrap(), raised(once, 2_000).hash_kv(0).unwrap());
+}
