@@ -1,9 +1,9 @@
 //! The same commands and requests to real etcd and to Cairn, every answer compared.
 //!
-//! Two parts. `commands.txt` is a list of etcdctl command lines, run one after the other against
+//! Three parts. `commands.txt` is a list of etcdctl command lines, run one after the other against
 //! both servers: what they print and their exit codes must be equal. Sequences are some hundred
 //! requests each that a seed chooses, sent as they are over gRPC: every field of every answer and
-//! every error must be equal. What may differ stands in `differences.txt`, each with its reason;
+//! every error must be equal. `json.txt` is a list of requests to the JSON gateway. What may differ stands in `differences.txt`, each with its reason;
 //! anything else fails, and what stands there without need is reported.
 //!
 //! With `CAIRN_TEST_MEMBERS=3` both are clusters, and each request goes to the next member of them;
@@ -20,6 +20,7 @@ mod dice;
 mod edges;
 mod fields;
 mod generate;
+mod json;
 mod pair;
 mod rules;
 mod sequence;
@@ -97,6 +98,11 @@ fn run(options: &Options) -> Result<usize> {
     if options.commands {
         commands = commands::run(&rules)?;
     }
+    let mut json = json::Report::default();
+    // What one member answers is what any does, and numbers would differ more with several.
+    if options.commands && pair::members() == 1 {
+        json = json::run()?;
+    }
     let mut failed = 0;
     let mut operations = 0;
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
@@ -127,10 +133,10 @@ fn run(options: &Options) -> Result<usize> {
             println!("allowed, but did not occur: {idle}");
         }
     }
-    failed += commands.failed;
+    failed += commands.failed + json.failed;
     println!(
-        "{} command lines, {} seeds, {operations} operations, {failed} differences",
-        commands.commands, options.seeds
+        "{} command lines, {} JSON requests, {} seeds, {operations} operations, {failed} differences",
+        commands.commands, json.requests, options.seeds
     );
     Ok(failed)
 }
