@@ -48,6 +48,8 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), Failure
 /// Rewrites the store's file if most of it is free; reads and writes go on meanwhile, and nobody has
 /// to call Defragment.
 fn give_space_back(member: &Member) -> Result<(), Failure> {
+    // What was removed counts as live until it is flushed, and nobody looks again before the next compaction.
+    member.backend().flush_all()?;
     let before = member.backend().size();
     match member.backend().reclaim() {
         Ok(true) => {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::etcdserverpb::{LeaseGrantRequest, PutRequest};
+use api::etcdserverpb::{CompactionRequest, LeaseGrantRequest, PutRequest};
 use bolt::digest::Digest;
 use server::{Backup, BackupError, Config, DowngradeError, Member, Piece, Server};
 use tokio::sync::mpsc::unbounded_channel;
@@ -170,4 +170,34 @@ async fn version_becomes(member: &Member, version: &str) {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), becomes).await.unwrap();
+}
+
+/// Nobody has to call Defragment: what a compaction frees goes back to the file system.
+#[test]
+fn space_is_given_back_after_a_compaction() {
+    const KEYS: usize = 40;
+    const ROUNDS: usize = 6;
+    let directory = tempfile::tempdir().unwrap();
+    run(directory.path(), |member| async move {
+        let mut revision = 0;
+        for _ in 0..ROUNDS {
+            for number in 0..KEYS {
+                let (key, value) = (format!("k{number}").into(), vec![b'v'; 1 << 20].into());
+                let put = PutRequest { key, value, ..PutRequest::default() };
+                revision = member.propose(put).await.unwrap().unwrap().revision;
+            }
+        }
+        member.backend().flush_all().unwrap();
+        let full = member.backend().size();
+        assert!(full >= (ROUNDS * KEYS) as u64 * (1 << 20), "{full}");
+        let compaction = CompactionRequest { revision, physical: false };
+        member.propose(compaction).await.unwrap().unwrap();
+        member.wake_compactor();
+        let shrinks = async {
+            while member.backend().size() > full / 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), shrinks).await.unwrap();
+    });
 }
