@@ -7,7 +7,8 @@ mod common;
 
 use std::net::SocketAddr;
 
-use common::{ask, with_ports};
+use common::{ask, ask_with, with_ports, with_settings};
+use gateway::{Access, Names};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
@@ -229,6 +230,110 @@ fn a_stream_ends_with_the_member() {
     });
 }
 
+/// A client that hangs up while it waits for a lock does not hold up who comes after it.
+#[test]
+fn who_hangs_up_waits_no_longer() {
+    with_ports(async |client, _peer, _stop| {
+        for lease in [1, 2, 3] {
+            assert_eq!(call(client, "lease/grant", &format!(r#"{{"ID":{lease},"TTL":600}}"#)).await.0, 200);
+        }
+        let lock = |lease: i32| format!(r#"{{"name":"bA==","lease":"{lease}"}}"#);
+        assert_eq!(call(client, "lock/lock", &lock(1)).await.0, 200);
+        // "l/" and what comes after it.
+        let mut queue = Stream::open(client, "watch").await;
+        queue.send(r#"{"create_request":{"key":"bC8=","range_end":"bDA="}}"#).await;
+        queue.head().await;
+        queue.answer().await;
+        let waits = Stream::open(client, "lock/lock").await;
+        let mut waits = waits.connection;
+        let body = lock(2);
+        waits.write_all(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes()).await.unwrap();
+        let key = |answer: Value| answer["result"]["events"][0].clone();
+        assert_eq!(key(queue.answer().await)["kv"]["key"], "bC8y");
+        drop(waits);
+        let gone = key(queue.answer().await);
+        assert_eq!((&gone["type"], &gone["kv"]["key"]), (&json!("DELETE"), &json!("bC8y")));
+    });
+}
+
+/// A token goes into the header that HTTP has for it, and what a lock does is done in the client's name.
+#[test]
+fn calls_are_made_in_the_name_of_whoever_shows_a_token() {
+    with_ports(async |client, _peer, _stop| {
+        for (path, body) in [
+            ("auth/user/add", r#"{"name":"root","password":"r"}"#),
+            ("auth/role/add", r#"{"name":"root"}"#),
+            ("auth/user/grant", r#"{"user":"root","role":"root"}"#),
+            ("auth/user/add", r#"{"name":"ann","password":"a"}"#),
+            ("auth/role/add", r#"{"name":"locks"}"#),
+            (
+                "auth/role/grant",
+                r#"{"name":"locks","perm":{"permType":"READWRITE","key":"bC8=","range_end":"bDA="}}"#,
+            ),
+            ("auth/user/grant", r#"{"user":"ann","role":"locks"}"#),
+            ("auth/enable", ""),
+        ] {
+            let (status, answer) = call(client, path, body).await;
+            assert_eq!(status, 200, "{path}: {answer}");
+        }
+        let (status, answer) = call(client, "auth/authenticate", r#"{"name":"ann","password":"a"}"#).await;
+        assert_eq!(status, 200, "{answer}");
+        let token = answer["token"].as_str().unwrap();
+        let ask = async |path: &str, body: &str, header: (&str, &str)| {
+            let request = format!("POST /v3/{path}");
+            let (status, _, text) = ask_with(client, &request, &[("Host", "x"), header], body).await;
+            let answer: Value = serde_json::from_str(&text).unwrap();
+            (status, answer["message"].as_str().unwrap_or_default().to_owned())
+        };
+        let ann = ("Authorization", token);
+        let forged = ("Authorization", "forged.7");
+        // "l" is the name of a lock that ann may have, "m" of another.
+        for (path, body, header, status, words) in [
+            ("lock/lock", r#"{"name":"bA=="}"#, ann, 200, ""),
+            ("lock/lock", r#"{"name":"bQ=="}"#, ann, 500, "etcdserver: permission denied"),
+            ("lock/unlock", r#"{"key":"bS8x"}"#, ann, 500, "etcdserver: permission denied"),
+            ("lock/lock", r#"{"name":"bA=="}"#, forged, 500, "etcdserver: invalid auth token"),
+            ("kv/range", r#"{"key":"bC8="}"#, ann, 200, ""),
+            ("kv/range", r#"{"key":"bC8="}"#, ("Grpc-Metadata-Token", token), 200, ""),
+            ("kv/range", r#"{"key":"bC8="}"#, ("X-Token", token), 400, "etcdserver: user name is empty"),
+            ("kv/range", r#"{"key":"bC8="}"#, forged, 401, "etcdserver: invalid auth token"),
+            ("kv/range", r#"{"key":"bQ=="}"#, ann, 403, "etcdserver: permission denied"),
+            ("election/leader", r#"{"name":"bQ=="}"#, ann, 500, "etcdserver: permission denied"),
+            ("election/leader", r#"{"name":"bA=="}"#, ann, 200, ""),
+        ] {
+            assert_eq!(ask(path, body, header).await, (status, words.to_owned()), "{path} {body} {header:?}");
+        }
+    });
+}
+
+#[test]
+fn who_is_let_in_is_for_flags_to_say() {
+    let names = |name: &str| Names::new([name.to_owned()]);
+    let access = Access { origins: names("http://page"), hosts: names("good") };
+    with_settings(access, false, async |client, _peer, _stop| {
+        let ask = async |request: &str, host: &str, origin: &str| {
+            let (status, head, body) =
+                ask_with(client, request, &[("Host", host), ("Origin", origin)], "").await;
+            let allowed = "access-control-allow-origin: ";
+            let allowed = head.lines().find_map(|line| line.strip_prefix(allowed)).map(str::to_owned);
+            (status, allowed, body)
+        };
+        let page = Some("http://page".to_owned());
+        for path in ["GET /health", "GET /version", "OPTIONS /v3/kv/range"] {
+            let (status, allowed, _) = ask(path, "good:2379", "http://page").await;
+            assert_eq!((status, allowed), (200, page.clone()), "{path}");
+            let (status, allowed, _) = ask(path, "good", "http://other").await;
+            assert_eq!((status, allowed), (200, None), "{path}");
+            let (status, allowed, body) = ask(path, "bad:2379", "http://page").await;
+            assert_eq!((status, allowed), (421, None), "{path}");
+            assert!(body.contains("--host-whitelist \"bad\""), "{body}");
+        }
+        // Without the gateway there is nothing below its paths.
+        let (status, _, body) = ask("POST /v3/kv/range", "good", "http://page").await;
+        assert_eq!((status, body.as_str()), (404, "404 page not found\n"));
+    });
+}
+
 #[test]
 fn a_process_tells_of_itself() {
     with_ports(async |client, _peer, _stop| {
@@ -274,6 +379,6 @@ fn no_path_of_etcds_is_missing() {
                 paths += 1;
             }
         }
-        assert_eq!(paths, 50);
+        assert_eq!(paths, 51);
     });
 }

@@ -29,6 +29,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Bytes;
+use prost_reflect::MessageDescriptor;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -39,6 +40,9 @@ use crate::json::routes::{Route, Routes};
 
 /// Below which the methods are.
 pub(crate) const PREFIX: &str = "/v3/";
+
+/// Messages of more bytes take a millisecond or more to write.
+const LONG: usize = 64 * 1024;
 
 /// How the gateway says what a message was on its way.
 const GRPC_CONTENT_TYPE: (http::HeaderName, HeaderValue) = (
@@ -112,7 +116,7 @@ impl Json {
 /// The answer of a method that has one.
 async fn one(route: &Route, mut answers: Answers) -> Response<Body> {
     let answer = match answers.next().await {
-        Some(Ok(message)) => translate::to_json(&route.output, message),
+        Some(Ok(message)) => written(&route.output, message).await,
         Some(Err(status)) => Err(status),
         None => Err(Status::internal("a call ended without an answer")),
     };
@@ -120,6 +124,17 @@ async fn one(route: &Route, mut answers: Answers) -> Response<Body> {
         Ok(text) => json(StatusCode::OK, Body::new(Full::new(Bytes::from(text)))),
         Err(status) => refusal::whole(&status),
     }
+}
+
+/// A message as JSON. A long one is written on a thread of its own: this one has other requests to serve.
+async fn written(kind: &MessageDescriptor, message: Bytes) -> Result<Vec<u8>, Status> {
+    if message.len() <= LONG {
+        return translate::to_json(kind, message);
+    }
+    let kind = kind.clone();
+    tokio::task::spawn_blocking(move || translate::to_json(&kind, message))
+        .await
+        .unwrap_or_else(|_| Err(Status::internal("the answer was interrupted")))
 }
 
 /// The answers of a method that has any number. Nothing is sent before the first of them: if that is a

@@ -27,6 +27,15 @@ pub(crate) fn with_member<F: Future<Output = ()>>(work: impl FnOnce(Channel, Box
 
 /// The same with the addresses of the client and the peer port.
 pub(crate) fn with_ports(work: impl AsyncFnOnce(SocketAddr, SocketAddr, Box<dyn FnOnce() + Send>)) {
+    with_settings(Access::default(), true, work);
+}
+
+/// The same, with who is let in, and whether there is JSON.
+pub(crate) fn with_settings(
+    access: Access,
+    json: bool,
+    work: impl AsyncFnOnce(SocketAddr, SocketAddr, Box<dyn FnOnce() + Send>),
+) {
     let directory = tempfile::tempdir().unwrap();
     let (failures, mut failed) = unbounded_channel();
     let mut server = Server::start(config(directory.path()), failures).unwrap();
@@ -39,7 +48,7 @@ pub(crate) fn with_ports(work: impl AsyncFnOnce(SocketAddr, SocketAddr, Box<dyn 
         keepalive_interval: Duration::ZERO,
         keepalive_timeout: Duration::from_secs(20),
     };
-    let settings = Settings { http2, access: Access::default(), json: true };
+    let settings = Settings { http2, access, json };
     let gateway = Gateway::new(Arc::clone(server.member()), listeners, settings, || {});
     server.serve(move |shard| gateway.clone().serve(shard)).unwrap();
     let (stop, stopped) = std::sync::mpsc::channel();
@@ -63,13 +72,25 @@ pub(crate) fn with_ports(work: impl AsyncFnOnce(SocketAddr, SocketAddr, Box<dyn 
 
 /// One question over HTTP/1.1; the status line and the body.
 pub(crate) async fn ask(address: SocketAddr, request: &str, body: &str) -> (u16, String) {
+    let (status, _, body) = ask_with(address, request, &[("Host", "x")], body).await;
+    (status, body)
+}
+
+/// The same with headers, in both directions; those of the answer as they are on the wire.
+pub(crate) async fn ask_with(
+    address: SocketAddr,
+    request: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (u16, String, String) {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let length = body.len();
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let head =
-        format!("{request} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        format!("{request} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n");
     stream.write_all((head + body).as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), head.to_owned(), body.to_owned())
 }
