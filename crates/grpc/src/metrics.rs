@@ -1,9 +1,11 @@
 //! Calls counted under the names of the Go gRPC middleware that etcd uses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
 use std::time::{Duration, Instant};
 
+use http::{HeaderMap, HeaderValue};
+use parking_lot::RwLock;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -93,6 +95,7 @@ const BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 
 pub struct RpcMetrics {
     methods: HashMap<String, Method>,
     handled: IntCounterVec,
+    requests: Requests,
 }
 
 struct Method {
@@ -126,6 +129,50 @@ impl Messages {
         tracing::warn!(%error, "failed to receive {stream} request from gRPC stream");
         self.failures.with_label_values(&["receive", stream]).inc();
     }
+}
+
+/// Calls by the version of the API that clients say they speak, in `client-api-version`.
+struct Requests {
+    all: IntCounterVec,
+    /// Of clients that say nothing, or nothing that is a version: unary calls and streams.
+    unknown: [IntCounter; 2],
+    /// Each version is a time series of its own, and anybody may name one.
+    versions: RwLock<BTreeMap<String, [IntCounter; 2]>>,
+}
+
+impl Requests {
+    /// The most versions that are told apart; further ones count as unknown.
+    const MOST: usize = 64;
+
+    fn new(all: IntCounterVec) -> Self {
+        let unknown = Self::of(&all, "unknown");
+        Self { all, unknown, versions: RwLock::default() }
+    }
+
+    fn of(all: &IntCounterVec, version: &str) -> [IntCounter; 2] {
+        ["unary", "stream"].map(|kind| all.with_label_values(&[kind, version]))
+    }
+
+    fn count(&self, is_unary: bool, headers: &HeaderMap) {
+        let kind = usize::from(!is_unary);
+        let Some(version) = headers.get("client-api-version").and_then(is_version) else {
+            return self.unknown[kind].inc();
+        };
+        if let Some(counters) = self.versions.read().get(version) {
+            return counters[kind].inc();
+        }
+        let mut versions = self.versions.write();
+        if versions.len() >= Self::MOST && !versions.contains_key(version) {
+            return self.unknown[kind].inc();
+        }
+        versions.entry(version.to_owned()).or_insert_with(|| Self::of(&self.all, version))[kind].inc();
+    }
+}
+
+/// A header that holds numbers with points between them.
+fn is_version(value: &HeaderValue) -> Option<&str> {
+    let text = value.to_str().ok().filter(|text| (1..=16).contains(&text.len()))?;
+    text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.').then_some(text)
 }
 
 /// A call on its way.
@@ -185,13 +232,19 @@ impl RpcMetrics {
                 (format!("/{service}/{method}"), counters)
             })
             .collect();
-        Self { methods, handled }
+        let requests = Requests::new(vector(
+            "etcd_server_client_requests_total",
+            "Calls by the version of the API that the client says it speaks.",
+            &["type", "client_api_version"],
+        ));
+        Self { methods, handled, requests }
     }
 
-    pub(crate) fn start(&self, path: &str) -> Call<'_> {
+    pub(crate) fn start(&self, path: &str, headers: &HeaderMap) -> Call<'_> {
         let method = self.methods.get(path);
         if let Some(method) = method {
             method.started.inc();
+            self.requests.count(method.labels[2] == "unary", headers);
         }
         Call { metrics: self, method, began: Instant::now() }
     }
@@ -281,12 +334,40 @@ mod tests {
         let metrics = RpcMetrics::new(&Registry::new(), false);
         let handled =
             |code: &str| metrics.handled.with_label_values(&[code, "Put", "etcdserverpb.KV", "unary"]).get();
-        let put = || metrics.start("/etcdserverpb.KV/Put");
+        let headers = HeaderMap::new();
+        let put = || metrics.start("/etcdserverpb.KV/Put", &headers);
         drop(put());
         put().finish(http::Response::new(Body::empty()), Duration::MAX);
         put().finish(tonic::Status::out_of_range("").into_http(), Duration::MAX);
-        drop(metrics.start("/etcdserverpb.KV/Guess"));
+        drop(metrics.start("/etcdserverpb.KV/Guess", &headers));
         assert_eq!((handled("Canceled"), handled("OK"), handled("OutOfRange")), (1, 1, 1));
         assert_eq!(metrics.methods["/etcdserverpb.KV/Put"].started.get(), 3);
+    }
+
+    #[test]
+    fn calls_are_counted_by_the_version_that_clients_speak() {
+        let metrics = RpcMetrics::new(&Registry::new(), false);
+        let start = |path: &str, version: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(version) = version {
+                headers.insert("client-api-version", version.parse().expect("a header"));
+            }
+            metrics.start(path, &headers).finish(http::Response::new(Body::empty()), Duration::MAX);
+        };
+        let (put, watch) = ("/etcdserverpb.KV/Put", "/etcdserverpb.Watch/Watch");
+        start(put, Some("3.7"));
+        start(put, Some("3.7"));
+        start(watch, Some("3.7"));
+        start(put, None);
+        for odd in ["", "latest", "3.7.1.2.3.4.5.6.7.8"] {
+            start(put, Some(odd));
+        }
+        let count =
+            |kind: &str, version: &str| metrics.requests.all.with_label_values(&[kind, version]).get();
+        assert_eq!((count("unary", "3.7"), count("stream", "3.7"), count("unary", "unknown")), (2, 1, 4));
+        for minor in 0..2 * Requests::MOST {
+            start(put, Some(&format!("9.{minor}")));
+        }
+        assert_eq!(metrics.requests.versions.read().len(), Requests::MOST);
     }
 }

@@ -127,7 +127,7 @@ impl Services {
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<StdError> + Send,
     {
-        let call = self.metrics.start(request.uri().path());
+        let call = self.metrics.start(request.uri().path(), request.headers());
         let response = status::refused(self.dispatch(request, call.is_known()).await);
         call.finish(response, self.member.config().warning_request)
     }

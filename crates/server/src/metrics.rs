@@ -33,6 +33,8 @@ pub struct Metrics {
     pub learners_refused: IntCounterVec,
     /// Time of a WAL sync, seconds.
     pub wal_fsync: Histogram,
+    /// Bytes written to the log. A gauge, as etcd's.
+    pub(crate) wal_bytes: IntGauge,
     /// Time to put a group of records into the WAL's buffer, seconds.
     pub wal_write: Histogram,
     /// Time of a flush to redb, seconds.
@@ -171,6 +173,7 @@ impl Metrics {
             learners_promoted: make
                 .counter("etcd_server_learner_promote_successes", "Learners that were promoted."),
             learners_refused,
+            wal_bytes: make.gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the log."),
             wal_fsync: make.histogram(
                 "etcd_disk_wal_fsync_duration_seconds",
                 "Time of a sync of the write-ahead log.",

@@ -18,6 +18,9 @@ pub(crate) fn gauges(report: &impl Fn(&str, &str, f64)) {
             );
         }
     }
+    // Without a limit it is the highest number there is, as Go's client has it.
+    let most = rustix::process::getrlimit(rustix::process::Resource::As).current.unwrap_or(u64::MAX);
+    report("process_virtual_memory_max_bytes", "The most virtual memory that may be used.", most as f64);
     if let Ok(open) = fs::read_dir("/proc/self/fd") {
         let open = open.count() as f64;
         report("process_open_fds", "Open file descriptors.", open);

@@ -55,9 +55,10 @@ pub(crate) fn run(member: &Arc<Member>, mut wal: Wal) -> Result<(), wal::WalErro
             }
         }
         if must_sync {
-            let syncing = Instant::now();
+            let (syncing, bytes) = (Instant::now(), wal.buffered_bytes());
             wal.sync()?;
             let metrics = member.metrics();
+            metrics.wal_bytes.add(bytes as i64);
             metrics.wal_write.observe((syncing - started).as_secs_f64());
             let took = syncing.elapsed();
             metrics.wal_fsync.observe(took.as_secs_f64());
