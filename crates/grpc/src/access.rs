@@ -7,7 +7,7 @@
 use api::error::Error as Etcd;
 use apply::permission::Need;
 use auth::{Access, Caller};
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
+use http::{Extensions, HeaderMap, HeaderName};
 use server::{Credentials, Member};
 use tonic::Status;
 
@@ -87,18 +87,6 @@ pub(crate) fn credentials(headers: &HeaderMap, extensions: &Extensions) -> Crede
     });
     let certificate = extensions.get::<ClientCertificate>().filter(|_| !headers.contains_key(GATEWAY));
     Credentials { token, common_name: certificate.map(|certificate| certificate.common_name.clone()) }
-}
-
-/// The metadata that a gRPC call needs in the place of an HTTP request to the JSON gateway, so that it
-/// is made in the same name: the header `Authorization`, and a word that it came this way.
-pub fn gateway_metadata(headers: &HeaderMap) -> HeaderMap {
-    let mut metadata = HeaderMap::new();
-    if let Some(token) = headers.get(http::header::AUTHORIZATION) {
-        metadata.insert(http::header::AUTHORIZATION, token.clone());
-    }
-    let accept = headers.get(http::header::ACCEPT).cloned();
-    metadata.insert(GATEWAY, accept.unwrap_or_else(|| HeaderValue::from_static("*/*")));
-    metadata
 }
 
 /// Who makes a call, as of now.
@@ -222,9 +210,6 @@ mod tests {
         extensions.insert(ClientCertificate { common_name: "ann".into() });
         let name = |pairs| credentials(&headers(pairs), &extensions).common_name;
         assert_eq!(name(&[]).as_deref(), Some("ann"));
-        let metadata = gateway_metadata(&headers(&[("authorization", "a.1")]));
-        let through = credentials(&metadata, &extensions);
-        assert_eq!((through.token.as_deref(), through.common_name), (Some("a.1"), None));
-        assert_eq!(credentials(&gateway_metadata(&HeaderMap::new()), &extensions), Credentials::default());
+        assert_eq!(name(&[("grpcgateway-accept", "*/*")]), None);
     }
 }

@@ -53,7 +53,7 @@ use apply::Body;
 use server::Member;
 use tonic::{Extensions, Status};
 
-pub use access::{ClientCertificate, gateway_metadata};
+pub use access::ClientCertificate;
 pub use metrics::RpcMetrics;
 pub use service::Services;
 
