@@ -12,10 +12,13 @@
 
 mod line;
 mod queue;
+mod rotate;
+mod rules;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::SystemTime;
 
@@ -28,6 +31,8 @@ use crate::flags::Given;
 use crate::note::{Level, Note};
 use line::Line;
 use queue::Queue;
+use rotate::Rotating;
+use rules::Rules;
 
 /// The target of events that say why the process is about to end.
 pub(crate) const FATAL: &str = "fatal";
@@ -46,6 +51,8 @@ pub(crate) struct Options {
     pub format: Format,
     /// Where they go: `stderr`, `stdout`, or paths of files.
     pub outputs: Vec<String>,
+    /// When to begin a new file; none for never.
+    pub rotation: Option<Rules>,
 }
 
 /// How lines look.
@@ -60,7 +67,12 @@ pub(crate) enum Format {
 impl Default for Options {
     /// What etcd does before it knows better.
     fn default() -> Options {
-        Options { level: Level::Info, format: Format::Json, outputs: vec!["stderr".to_owned()] }
+        Options {
+            level: Level::Info,
+            format: Format::Json,
+            outputs: vec!["stderr".to_owned()],
+            rotation: None,
+        }
     }
 }
 
@@ -79,13 +91,20 @@ impl Options {
         if outputs.len() > 1 && outputs.iter().any(|output| output == "default") {
             return Err("multi logoutput for \"default\" is not supported yet".to_owned());
         }
+        if outputs.is_empty() {
+            outputs = vec!["default".to_owned()];
+        }
+        let rotation = match given.bool("enable-log-rotation") {
+            true => Some(Rules::new(&outputs, &given.text("log-rotation-config-json"))?),
+            false => None,
+        };
         if outputs.iter().any(|output| output == "systemd/journal") {
             return Err(
                 "--log-outputs=systemd/journal has no effect yet: log to stderr, which systemd keeps"
                     .to_owned(),
             );
         }
-        if outputs.is_empty() || outputs == ["default"] {
+        if outputs == ["default"] {
             outputs = vec!["stderr".to_owned()];
         }
         // One output that swallows everything swallows it for the others too.
@@ -98,7 +117,7 @@ impl Options {
             "console" => Format::Console,
             other => return Err(format!("unknown log format: {other}, supported values json, console")),
         };
-        Ok(Options { level, format, outputs })
+        Ok(Options { level, format, outputs, rotation })
     }
 
     fn open(&self) -> Result<Vec<Box<dyn Write + Send>>, String> {
@@ -106,8 +125,8 @@ impl Options {
             match output.as_str() {
                 "stderr" => Ok(Box::new(io::stderr())),
                 "stdout" => Ok(Box::new(io::stdout())),
-                path => match OpenOptions::new().append(true).create(true).open(path) {
-                    Ok(file) => Ok(Box::new(file)),
+                path => match self.open_file(Path::new(path)) {
+                    Ok(file) => Ok(file),
                     Err(error) => {
                         let words = crate::note::system_words(&error);
                         Err(format!("couldn't open sink {path:?}: open {path}: {words}"))
@@ -116,6 +135,15 @@ impl Options {
             }
         };
         self.outputs.iter().map(open).collect()
+    }
+
+    fn open_file(&self, path: &Path) -> io::Result<Box<dyn Write + Send>> {
+        // A pipe or a device is never full, and must not be renamed.
+        let is_file = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
+        match &self.rotation {
+            Some(rules) if is_file => Ok(Box::new(Rotating::open(path, rules.clone())?)),
+            _ => Ok(Box::new(OpenOptions::new().append(true).create(true).open(path)?)),
+        }
     }
 }
 

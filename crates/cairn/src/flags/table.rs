@@ -10,7 +10,6 @@ const TLS: &str = "Cairn does not speak TLS yet";
 const COMPARED: &str = "Cairn does not compare its members' data by itself yet";
 const DISCOVERY: &str = "Cairn finds the members of a cluster by --initial-cluster alone";
 const TRACING: &str = "Cairn does not send traces yet";
-const ROTATION: &str = "Cairn does not rotate logs yet";
 
 const MEMBER: &str = "Member";
 const CLUSTERING: &str = "Clustering";
@@ -188,10 +187,10 @@ pub(crate) const FLAGS: &[Flag] = &[
     row(LOGGING, "log-outputs", Set, "default", Active, "Where the log goes: stderr (which default means too), stdout, or paths of files."),
     row(LOGGING, "log-level", Text, "info", Active, "The least a line must matter: debug, info, warn, error, panic or fatal."),
     row(LOGGING, "log-format", Text, "json", Active, "How lines look: json or console."),
-    row(LOGGING, "enable-log-rotation", Bool, "false", NotYet(ROTATION), "Begin a new log file when the old one is full."),
+    row(LOGGING, "enable-log-rotation", Bool, "false", Active, "Begin a new log file when the old one is full; --log-outputs must name one file."),
     row(LOGGING, "log-rotation-config-json", Text,
-        r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#, NotYet(ROTATION),
-        "When to do so, and how many old files to keep."),
+        r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#, Active,
+        "When to do so, in MiB, and which full files to keep: days and number, 0 for no limit; named by local time, or UTC; compressed, or not."),
     row(LOGGING, "warning-unary-request-duration", Duration, "300ms", Active, "How long a call may take before the log warns of it."),
 
     row(SPANS, "enable-distributed-tracing", Bool, "false", NotYet(TRACING), "Send traces to an OpenTelemetry collector."),
