@@ -1,9 +1,9 @@
 //! The `cairn` binary: flags, environment, YAML, log, and the start of a member.
 //!
 //! `flags` knows every flag of etcd and how it is written, `config` makes a configuration of what was given,
-//! `logging` writes lines as etcd does, and `tool` is the work on files that needs no member. What a member
-//! *is* lives in the other rooms; this one reads what the user wants, and says no in etcd's words when it makes
-//! no sense.
+//! `logging` writes lines as etcd does, `systemd` tells a service manager how far the member is, and `tool` is
+//! the work that needs no member. What a member *is* lives in the other rooms; this one reads what the user
+//! wants, and says no in etcd's words when it makes no sense.
 
 mod config;
 mod flags;
@@ -12,6 +12,7 @@ mod golden;
 mod logging;
 mod note;
 mod serve;
+mod systemd;
 mod tool;
 
 use std::io::{self, Write};

@@ -1,6 +1,7 @@
 //! The life of a member in this process: ports, threads, signals, end.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -10,12 +11,14 @@ use server::{Server, ThreadFailure};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
 
 use crate::config::cluster::Bootstrap;
 use crate::config::url::{self, Url};
 use crate::config::{ClusterState, Config, Metrics};
 use crate::logging;
 use crate::note::{self, Level, Note};
+use crate::systemd;
 
 /// How long an orderly end may take before the process ends all the same. What is acknowledged is
 /// in the log already, so nothing but time would be lost.
@@ -40,6 +43,8 @@ pub(crate) fn serve(config: &Config) -> ExitCode {
 struct Started {
     server: Server,
     failures: UnboundedReceiver<ThreadFailure>,
+    /// Whether clients are let in.
+    serving: watch::Receiver<bool>,
     runtime: Runtime,
     interrupt: Signal,
     terminate: Signal,
@@ -72,12 +77,14 @@ fn start(config: &Config) -> Result<Started, String> {
         json: config.enable_grpc_gateway,
     };
     let addresses = url::strings(&config.listen_client_urls);
+    let (serve, serving) = watch::channel(false);
     let gateway = Gateway::new(server.member().clone(), listeners, settings, move || {
         // Scripts and test suites wait for these very words.
         tracing::info!("ready to serve client requests");
         for address in &addresses {
             tracing::info!(address, "serving client traffic insecurely; this is strongly discouraged!");
         }
+        serve.send_replace(true);
     });
     // Before anybody is told that it serves: whoever was may send a signal at once.
     let unheard = |error| format!("cannot listen for signals: {error}");
@@ -89,7 +96,7 @@ fn start(config: &Config) -> Result<Started, String> {
     server
         .serve(move |shard| gateway.clone().serve(shard))
         .map_err(|error| format!("cannot start a runtime: {error}"))?;
-    Ok(Started { server, failures, runtime, interrupt, terminate })
+    Ok(Started { server, failures, serving, runtime, interrupt, terminate })
 }
 
 fn bind(config: &Config, urls: &[Url]) -> Result<Vec<std::net::TcpListener>, String> {
@@ -171,15 +178,24 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
 }
 
 fn wait(started: Started) -> ExitCode {
-    let Started { server, mut failures, runtime, mut interrupt, mut terminate } = started;
+    let Started { server, mut failures, mut serving, runtime, mut interrupt, mut terminate } = started;
     let removed = async {
         server.member().removed().await;
         tokio::time::sleep(REMOVED_STAY).await;
+    };
+    let ready = async {
+        let _ = serving.wait_for(|serving| *serving).await;
+        // Without a leader clients are let in after a while all the same; whoever starts services one after
+        // the other waits for more than that.
+        server.member().published().await;
+        systemd::ready();
+        std::future::pending::<Infallible>().await
     };
     let failure = runtime.block_on(async {
         let name = tokio::select! {
             failure = failures.recv() => return failure.map(|failure| failure.to_string()),
             () = removed => return None,
+            never = ready => match never {},
             _ = interrupt.recv() => "interrupt",
             _ = terminate.recv() => "terminated",
         };
@@ -191,6 +207,7 @@ fn wait(started: Started) -> ExitCode {
         tracing::error!(error = words, "the member cannot go on");
         return ExitCode::FAILURE;
     }
+    systemd::stopping();
     let data_dir = server.member().config().data_dir.display().to_string();
     tracing::info!("data-dir" = data_dir, "closing etcd server");
     let (done, ended) = std::sync::mpsc::channel();

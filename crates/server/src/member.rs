@@ -213,6 +213,12 @@ impl Member {
         }
     }
 
+    /// Waits until the cluster knows the member, however long that takes.
+    pub async fn published(&self) {
+        // The sender lives as long as the member.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
     pub(crate) fn set_ready(&self) {
         self.ready.send_replace(true);
     }
