@@ -1,11 +1,15 @@
-//! The subcommands: etcdutl's, with its flags, results and exit codes.
+//! The subcommands: etcdutl's, with its flags, results and exit codes; and those that describe the binary to
+//! shells and to `man`.
 //!
-//! The work is done in `tools`; here arguments are read and results are shown.
+//! Work on files is done in `tools`; here arguments are read and results are shown.
 
 mod args;
+mod completion;
+mod manual;
 mod print;
 mod terminal;
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -71,7 +75,8 @@ pub(crate) fn run(args: &[String]) -> Option<ExitCode> {
     };
     Some(match dispatch(&matches) {
         Ok(text) => {
-            print!("{text}");
+            // Whoever reads may have gone, as in `cairn man | head`.
+            let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
         Err(Refused { words, code }) => {
@@ -108,6 +113,11 @@ fn dispatch(matches: &ArgMatches) -> Result<String, Refused> {
                 .map(|_| String::new())
                 .map_err(|error| Refused::from(format!("Failed to defragment etcd data[{dir}] ({error})")))
         }
+        Some(("completion", matches)) => {
+            let shell = args::text(matches, "shell");
+            completion::script(&shell).ok_or_else(|| bad_args(&format!("no completion for {shell:?}")))
+        }
+        Some(("man", _)) => Ok(manual::page()),
         _ => Ok(version()),
     }
 }

@@ -88,3 +88,75 @@ fn a_port_that_is_taken_stops_the_start_before_anything_is_made() {
     assert_eq!(last["error"], format!("listen tcp {address}: bind: address already in use"));
     assert!(!directory.exists());
 }
+
+/// What a service manager sees: readiness once clients are served, the intent to stop, and the end. The log is
+/// in a file that may get full.
+#[test]
+fn a_service_manager_is_told_of_the_beginning_and_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+    let manager = std::os::unix::net::UnixDatagram::bind(path("notify")).unwrap();
+    manager.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let hear = || {
+        let mut bytes = [0; 64];
+        loop {
+            match manager.recv(&mut bytes) {
+                // Whoever runs the test may have stopped it for a while.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                heard => return heard.map(|length| text(&bytes[..length])),
+            }
+        }
+    };
+    let url = "http://127.0.0.1:0";
+    let mut member = Command::new(env!("CARGO_BIN_EXE_cairn"))
+        .args(["--data-dir", &path("data"), "--log-outputs", &path("logs/a.log"), "--enable-log-rotation"])
+        .args(["--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", url])
+        .env_clear()
+        .env("NOTIFY_SOCKET", path("notify"))
+        .spawn()
+        .unwrap();
+    let ready = hear();
+    let _ = Command::new("kill").args(["-TERM", &member.id().to_string()]).status();
+    let (stopping, status) = (hear(), member.wait().unwrap());
+    assert_eq!((ready.unwrap().as_str(), stopping.unwrap().as_str()), ("READY=1", "STOPPING=1"));
+    assert!(status.success(), "{status}");
+    let log = std::fs::read_to_string(path("logs/a.log")).unwrap();
+    let at = |words: &str| log.find(words).unwrap_or_else(|| panic!("no {words:?} in\n{log}"));
+    assert!(at("ready to serve client requests") < at("successfully notified init daemon"));
+    assert!(at("received signal; shutting down") < at("closed etcd server"));
+}
+
+/// A real bash with the script loaded, asked what `line` can go on with.
+fn completed_by_bash(line: &str) -> Vec<String> {
+    let ask = "source /dev/stdin; COMP_WORDS=($LINE); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); \
+               _cairn cairn \"${COMP_WORDS[COMP_CWORD]}\" \"${COMP_WORDS[COMP_CWORD - 1]}\"; \
+               printf '%s\\n' \"${COMPREPLY[@]}\"";
+    let mut bash = Command::new("bash")
+        .args(["--norc", "-c", ask])
+        .env("LINE", line)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let script = cairn(&["completion", "bash"]).stdout;
+    std::io::Write::write_all(&mut bash.stdin.take().unwrap(), &script).unwrap();
+    let output = bash.wait_with_output().unwrap();
+    text(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_command_lines() {
+    assert_eq!(completed_by_bash("cairn --listen-c"), ["--listen-client-urls", "--listen-client-http-urls"]);
+    assert_eq!(completed_by_bash("cairn --name a --initial-cluster-s"), ["--initial-cluster-state"]);
+    assert_eq!(completed_by_bash("cairn --initial-cluster-state e"), ["existing"]);
+    assert_eq!(completed_by_bash("cairn hash"), ["hashkv"]);
+    assert_eq!(completed_by_bash("cairn snapshot restore --bump"), ["--bump-revision"]);
+    assert_eq!(completed_by_bash("cairn completion z"), ["zsh"]);
+}
+
+#[test]
+fn a_shell_without_completion_is_refused() {
+    let output = cairn(&["completion", "tcsh"]);
+    assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""));
+    assert!(text(&output.stderr).contains("[possible values: bash, zsh, fish]"));
+}

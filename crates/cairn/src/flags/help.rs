@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{FLAGS, Status};
+use super::{FLAGS, Kind, Status};
 
 /// The version of etcd whose API, flags and files Cairn implements. Tools read it to tell what they may ask
 /// for.
@@ -25,6 +25,10 @@ pub(crate) const USAGE: &str = "Usage:
 
   cairn snapshot restore | snapshot status | defrag | hashkv | version
     Work on files, as etcdutl does; each has a --help of its own.
+
+  cairn completion bash | zsh | fish
+  cairn man
+    Print what a shell completes command lines by, or the man page.
 ";
 
 /// How wide the text of `--help` may be.
@@ -75,6 +79,22 @@ fn go_arch() -> &'static str {
     }
 }
 
+/// What a flag holds, in a word or two.
+pub(crate) fn holds(kind: Kind) -> String {
+    match kind {
+        Kind::Bool => "true or false".to_owned(),
+        Kind::Text => "text".to_owned(),
+        Kind::Choice(words) => words.join(" or "),
+        Kind::Choices(words) => words.join(", "),
+        Kind::Unsigned | Kind::Unsigned32 | Kind::Signed => "number".to_owned(),
+        Kind::Duration => "duration".to_owned(),
+        Kind::Urls => "URLs".to_owned(),
+        Kind::Origins => "URLs or *".to_owned(),
+        Kind::Gates => "name=true,…".to_owned(),
+        Kind::Set | Kind::List => "words".to_owned(),
+    }
+}
+
 /// Breaks text into lines of at most `width` characters where it has blanks.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
@@ -95,7 +115,6 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
-    use crate::flags::{Flag, Kind};
 
     #[test]
     fn the_table_of_the_documentation_is_this_one() {
@@ -137,26 +156,10 @@ mod tests {
                 text,
                 "| `--{}` | {} | {default} | {standing} | {} |",
                 flag.name,
-                holds(flag),
+                holds(flag.kind),
                 flag.help
             );
         }
         text
-    }
-
-    /// What a flag holds, in a word or two.
-    fn holds(flag: &Flag) -> String {
-        match flag.kind {
-            Kind::Bool => "true or false".to_owned(),
-            Kind::Text => "text".to_owned(),
-            Kind::Choice(words) => words.join(" or "),
-            Kind::Choices(words) => words.join(", "),
-            Kind::Unsigned | Kind::Unsigned32 | Kind::Signed => "number".to_owned(),
-            Kind::Duration => "duration".to_owned(),
-            Kind::Urls => "URLs".to_owned(),
-            Kind::Origins => "URLs or *".to_owned(),
-            Kind::Gates => "name=true,…".to_owned(),
-            Kind::Set | Kind::List => "words".to_owned(),
-        }
     }
 }

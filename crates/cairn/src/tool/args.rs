@@ -3,7 +3,10 @@
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 /// What an argument list that is for a subcommand begins with.
-pub(super) const NAMES: [&str; 4] = ["snapshot", "defrag", "hashkv", "version"];
+pub(super) const NAMES: [&str; 6] = ["snapshot", "defrag", "hashkv", "version", "completion", "man"];
+
+/// The shells that there is completion for.
+pub(super) const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
 pub(super) fn command() -> Command {
     let write_out = Arg::new("write-out").long("write-out").short('w').global(true).default_value("simple");
@@ -38,6 +41,12 @@ pub(super) fn command() -> Command {
                 ),
         )
         .subcommand(Command::new("version").about("Prints the version"))
+        .subcommand(
+            Command::new("completion")
+                .about("Prints the script by which a shell completes command lines of cairn")
+                .arg(Arg::new("shell").required(true).value_parser(SHELLS).help("The shell")),
+        )
+        .subcommand(Command::new("man").about("Prints the man page, in roff"))
 }
 
 fn restore() -> Command {
