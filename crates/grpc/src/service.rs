@@ -148,15 +148,17 @@ impl Services {
         if wants_leader && self.member.raft().leader() == 0 {
             return status::etcd(Etcd::NoLeader).into_http();
         }
-        if known || service == HEALTH {
-            let credentials = access::credentials(request.headers(), request.extensions());
-            self.member.await_token(&credentials).await;
-            if let Err(refusal) = access::admit(&self.member, service, method, &credentials) {
-                return refusal.into_http();
-            }
-            if credentials != Credentials::default() {
-                request.extensions_mut().insert(credentials);
-            }
+        let Some(gate) = access::gate(service, method) else {
+            // Whatever else may be served below, it is not without having been thought of.
+            return unknown(service, method).into_http();
+        };
+        let credentials = access::credentials(request.headers(), request.extensions());
+        self.member.await_token(&credentials).await;
+        if let Err(refusal) = access::admit(&self.member, gate, &credentials) {
+            return refusal.into_http();
+        }
+        if credentials != Credentials::default() {
+            request.extensions_mut().insert(credentials);
         }
         if !wants_leader {
             return self.route(request, known).await;
@@ -200,12 +202,7 @@ impl Services {
                 let service = service.to_owned();
                 self.reflection.call(&service, request.map(Body::new)).await
             }
-            ("etcdserverpb.KV" | "etcdserverpb.Watch" | "etcdserverpb.Lease", _)
-            | ("etcdserverpb.Cluster" | "etcdserverpb.Maintenance" | "etcdserverpb.Auth" | HEALTH, _)
-            | ("v3lockpb.Lock" | "v3electionpb.Election", _) => {
-                Status::unimplemented(format!("unknown method {method} for service {service}")).into_http()
-            }
-            _ => Status::unimplemented(format!("unknown service {service}")).into_http(),
+            _ => unknown(service, method).into_http(),
         }
     }
 
@@ -250,6 +247,16 @@ impl Services {
             .apply_max_message_size_config(self.request_limit(), None)
             .accept_compressed(GZIP)
     }
+}
+
+/// What there is not.
+fn unknown(service: &str, method: &str) -> Status {
+    Status::unimplemented(match service {
+        "etcdserverpb.KV" | "etcdserverpb.Watch" | "etcdserverpb.Lease" | "etcdserverpb.Cluster"
+        | "etcdserverpb.Maintenance" | "etcdserverpb.Auth" | "v3lockpb.Lock" | "v3electionpb.Election"
+        | HEALTH => format!("unknown method {method} for service {service}"),
+        _ => format!("unknown service {service}"),
+    })
 }
 
 fn answered(response: Result<http::Response<Body>, Infallible>) -> http::Response<Body> {
