@@ -16,6 +16,9 @@ fn config(directory: &Path) -> Config {
     Config { max_request_bytes: 10_000, no_fsync: true, shards: 2, ..Config::new(directory.join("data")) }
 }
 
+/// How long a test may take on a machine that is busy with others.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Runs `work` with a channel to a member, and stops the member: in the middle of it if `work` says
 /// when, else after it.
 pub(crate) fn with_member<F: Future<Output = ()>>(work: impl FnOnce(Channel, Box<dyn FnOnce() + Send>) -> F) {
@@ -61,7 +64,9 @@ pub(crate) fn with_settings(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let now = stop.clone();
-            work(client_address, peer_address, Box::new(move || now.send(()).unwrap())).await;
+            let work = work(client_address, peer_address, Box::new(move || now.send(()).unwrap()));
+            // What does not come must not be waited for until somebody looks.
+            tokio::time::timeout(PATIENCE, work).await.expect("everything has happened in time");
         });
         drop(stop);
     });
