@@ -16,6 +16,7 @@ use bolt::digest::Digest;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::mpsc;
 
+use crate::background::give_way;
 use crate::member::Member;
 use crate::snapshots::OUTGOING;
 
@@ -76,6 +77,7 @@ impl Member {
         let (send, receive) = mpsc::channel(AHEAD);
         let make = move || {
             let Turn(member) = &turn;
+            give_way();
             if let Err(error) = make(member, &send) {
                 // Without a client there is nobody to tell, and nothing has gone wrong.
                 if !send.is_closed() {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use apply::Failure;
 use mvcc::ProgressState;
 
+use crate::background::give_way;
 use crate::member::Member;
 
 /// How often it looks for a compaction that nobody told it of (one that a restart left unfinished).
@@ -15,6 +16,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// Runs until the member stops.
 pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), Failure> {
+    give_way();
     let config = member.config();
     let mut started = Instant::now();
     while !stop.load(Ordering::Acquire) {

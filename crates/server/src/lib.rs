@@ -26,7 +26,7 @@
 //! | `clock_thread`, `wal_thread`, `apply_thread`, `flusher`, `compactor`, `log_reader` | the threads |
 //! | `roads` | what the peers' thread tells, and who the peers are |
 //! | `snapshots`, `outgoing` | states on their way to other members and from them; to whom, one at a time |
-//! | `backup` | a copy of the state for an operator |
+//! | `backup`, `background` | a copy of the state for an operator, and how such work gives way |
 //! | `leadership` | what changes with a leader, and how leadership is handed over |
 //! | `membership`, `versions`, `downgrade` | changes of members, and of the version that all of them speak |
 //! | `forward` | what only the leader can answer |
@@ -43,6 +43,7 @@
 mod access;
 mod apply_thread;
 mod ask;
+mod background;
 mod backup;
 mod bootstrap;
 mod clock_thread;
@@ -88,6 +89,7 @@ mod wal_thread;
 mod watching;
 
 pub use access::{Authenticated, Credentials};
+pub use background::give_way;
 pub use backup::{Backup, BackupError, Piece};
 pub use bootstrap::StartError;
 pub use config::{ClusterState, Config};
