@@ -46,6 +46,8 @@ pub(crate) enum Metric {
     SpeedRatio,
     /// Seconds that the compaction took.
     CompactionTime,
+    /// What work beside puts took, the first time.
+    WorkTime,
 }
 
 use Metric::*;
@@ -54,7 +56,7 @@ use Metric::*;
 pub(crate) const COLUMNS: [Metric; 8] = [Throughput, P50, P99, P999, Cpu, PerCpu, PeakRss, Disk];
 
 /// The figures of a few rows only.
-pub(crate) const EXTRAS: [Metric; 10] = [
+pub(crate) const EXTRAS: [Metric; 11] = [
     LoadRss,
     RestartRss,
     Restart,
@@ -65,6 +67,7 @@ pub(crate) const EXTRAS: [Metric; 10] = [
     Slowdown,
     SpeedRatio,
     CompactionTime,
+    WorkTime,
 ];
 
 impl Metric {
@@ -89,6 +92,7 @@ impl Metric {
             Slowdown => "p99_during_over_before",
             SpeedRatio => "operations_during_over_before",
             CompactionTime => "compaction_seconds",
+            WorkTime => "work_seconds",
         }
     }
 
@@ -113,6 +117,7 @@ impl Metric {
             Slowdown => "p99 during / before",
             SpeedRatio => "ops/s during / before",
             CompactionTime => "compaction",
+            WorkTime => "the work",
         }
     }
 
@@ -120,7 +125,9 @@ impl Metric {
     pub(crate) fn show(self, value: f64) -> String {
         match self {
             Throughput | PerCpu => thousands(value),
-            P50 | P99 | P999 | Restart | FirstPut | P99Before | P99During | CompactionTime => time(value),
+            P50 | P99 | P999 | Restart | FirstPut | P99Before | P99During | CompactionTime | WorkTime => {
+                time(value)
+            }
             Cpu => format!("{value:.2}"),
             PeakRss | LoadRss | RestartRss | Disk | ListGrowth => format!("{:.0} MB", value / 1e6),
             Slowdown | SpeedRatio => format!("{value:.2}"),

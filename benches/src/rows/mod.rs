@@ -5,6 +5,7 @@ mod kv;
 mod lease;
 mod members;
 mod pause;
+mod upkeep;
 mod watch;
 
 use std::net::SocketAddr;
@@ -168,8 +169,11 @@ pub(crate) const OF_SEVERAL: &[Target] = &[per_cpu(2.0), P99];
 /// What a load may lose when one follower does nothing.
 const UNDISTURBED: Target = Target { metric: Metric::Slowdown, bound: Bound::AtMost(1.2) };
 
+/// What puts may lose while an operator works on the database.
+const HARDLY_SLOWER: Target = Target { metric: Metric::Slowdown, bound: Bound::AtMost(1.5) };
+
 /// All rows, in the order of the table.
-pub(crate) static ROWS: [Row; 23] = [
+pub(crate) static ROWS: [Row; 27] = [
     Row { name: "put-1", title: "put, 1 client", run: kv::put_one, ..PLAIN },
     Row {
         name: "put-1000",
@@ -297,6 +301,38 @@ pub(crate) static ROWS: [Row; 23] = [
         title: "put, 5,000/s offered, beside lists of 50,000 keys",
         sized: true,
         run: pause::lists,
+        ..PLAIN
+    },
+    Row {
+        name: "put-snapshot",
+        title: "put, 1,000/s offered, while a snapshot of 1 GiB is saved",
+        sized: true,
+        targets: &[HARDLY_SLOWER],
+        run: upkeep::snapshot,
+        ..PLAIN
+    },
+    Row {
+        name: "put-defragment",
+        title: "put, 1,000/s offered, while 1 GiB is defragmented",
+        sized: true,
+        targets: &[HARDLY_SLOWER],
+        run: upkeep::defragment,
+        ..PLAIN
+    },
+    Row {
+        name: "put-compact",
+        title: "put, 1,000/s offered, while half of 1 GiB is compacted",
+        sized: true,
+        targets: &[HARDLY_SLOWER],
+        run: upkeep::compaction,
+        ..PLAIN
+    },
+    Row {
+        name: "put-hashkv",
+        title: "put, 1,000/s offered, while 1 GiB is hashed",
+        sized: true,
+        targets: &[HARDLY_SLOWER],
+        run: upkeep::hash_kv,
         ..PLAIN
     },
     Row {

@@ -93,7 +93,7 @@ async fn compact(
     result
 }
 
-fn p99_of<'a>(puts: impl Iterator<Item = &'a Timed>, from: Instant, to: Instant) -> Option<f64> {
+pub(super) fn p99_of<'a>(puts: impl Iterator<Item = &'a Timed>, from: Instant, to: Instant) -> Option<f64> {
     let mut latencies = histogram();
     for put in puts.filter(|put| put.due >= from && put.due < to) {
         latencies.saturating_record(nanos(put.latency));
