@@ -277,15 +277,15 @@ fn an_empty_directory_is_filled_and_a_log_may_lie_elsewhere() {
     let backup = Backup::new();
     // Where an earlier try was cut short, too.
     fs::create_dir_all(backup.path("a").join(".restoring").join("member").join("wal")).unwrap();
-    let wal_dir = Some(backup.path("logs").join("wal"));
-    run(&Restore { wal_dir: wal_dir.clone(), ..backup.to("a") }).unwrap();
+    let wal_dir = backup.path("logs").join("wal");
+    run(&Restore { wal_dir: Some(wal_dir.clone()), ..backup.to("a") }).unwrap();
     let names = |dir: &Path| -> Vec<_> {
         fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect()
     };
     assert_eq!(names(&backup.path("a")), ["member"]);
     assert_eq!(names(&backup.path("a").join("member")), ["cairn.redb"]);
     assert_eq!(names(&backup.path("logs")), ["wal"]);
-    assert!(Wal::exists(&RealDisk, &wal_dir.unwrap()).unwrap());
+    assert!(Wal::exists(&RealDisk, &wal_dir).unwrap());
     open(&backup.path("a"));
 }
 
