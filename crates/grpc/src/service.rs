@@ -252,8 +252,14 @@ impl Services {
 /// What there is not.
 fn unknown(service: &str, method: &str) -> Status {
     Status::unimplemented(match service {
-        "etcdserverpb.KV" | "etcdserverpb.Watch" | "etcdserverpb.Lease" | "etcdserverpb.Cluster"
-        | "etcdserverpb.Maintenance" | "etcdserverpb.Auth" | "v3lockpb.Lock" | "v3electionpb.Election"
+        "etcdserverpb.KV"
+        | "etcdserverpb.Watch"
+        | "etcdserverpb.Lease"
+        | "etcdserverpb.Cluster"
+        | "etcdserverpb.Maintenance"
+        | "etcdserverpb.Auth"
+        | "v3lockpb.Lock"
+        | "v3electionpb.Election"
         | HEALTH => format!("unknown method {method} for service {service}"),
         _ => format!("unknown service {service}"),
     })
