@@ -53,7 +53,12 @@ fn send(socket: &OsStr, state: &str) -> io::Result<()> {
     };
     let datagram = UnixDatagram::unbound()?;
     datagram.set_write_timeout(Some(PATIENCE))?;
-    datagram.send_to_addr(state.as_bytes(), &address).map(|_| ())
+    loop {
+        match datagram.send_to_addr(state.as_bytes(), &address) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map(|_| ()),
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]
