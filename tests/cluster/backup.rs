@@ -12,7 +12,7 @@ use tests::{Cluster, Plan, System};
 
 const LEASE: i64 = 77;
 
-/// Some history: keys written over, one deleted, one with a lease, and a compaction.
+/// Some history: keys written over, one deleted, one with a lease, and a compaction; and a user.
 async fn live(client: &mut Client) -> Result<()> {
     for number in 0..200 {
         client.put(format!("k{:02}", number % 50), format!("v{number}"), None).await?;
@@ -23,6 +23,9 @@ async fn live(client: &mut Client) -> Result<()> {
     let revision = deleted.header().context("a header")?.revision();
     client.compact(revision - 20, Some(CompactionOptions::new().with_physical())).await?;
     client.put("last", "", None).await?;
+    client.role_add("reader").await?;
+    client.user_add("ann", "secret", None).await?;
+    client.user_grant_role("ann", "reader").await?;
     Ok(())
 }
 
@@ -46,7 +49,9 @@ async fn save(client: &mut Client, path: PathBuf) -> Result<PathBuf> {
     Ok(path)
 }
 
-async fn lease_is_there(client: &mut Client) -> Result<()> {
+async fn lease_and_user_are_there(client: &mut Client) -> Result<()> {
+    let ann = client.user_get("ann").await?;
+    ensure!(ann.roles() == ["reader"], "{ann:?}");
     let told = client.lease_time_to_live(LEASE, Some(LeaseTimeToLiveOptions::new().with_keys())).await?;
     ensure!(told.granted_ttl() == 3_600 && told.keys() == [b"leased".to_vec()], "{told:?}");
     Ok(())
@@ -74,7 +79,7 @@ async fn three_members_from_one_backup_go_on_above_it_and_take_in_a_fourth() -> 
     new.ready().await?;
     let client = &mut new.client(&[0]).await?;
     assert_eq!(all(client).await?, (keys, revision + 1_000));
-    lease_is_there(client).await?;
+    lease_and_user_are_there(client).await?;
     let members = client.member_list().await?;
     let mut names: Vec<&str> = members.members().iter().map(|member| member.name()).collect();
     names.sort_unstable();
@@ -158,7 +163,7 @@ async fn either_system_serves_what_the_other_has_saved() -> Result<()> {
             new.ready().await?;
             let client = &mut new.client(&[0]).await?;
             assert_eq!(all(client).await?, before, "{}", backup.display());
-            lease_is_there(client).await?;
+            lease_and_user_are_there(client).await?;
             assert_eq!(client.member_list().await?.members().len(), 1);
             let again = client.hash_kv(before.1).await?;
             assert_eq!((again.hash(), again.compact_version()), (hash.hash(), hash.compact_version()));
