@@ -124,8 +124,9 @@ mod tests {
             context: &mut Context<'_>,
             pieces: &[IoSlice<'_>],
         ) -> Poll<io::Result<usize>> {
-            let all: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
-            self.poll_write(context, &all)
+            let some: Vec<u8> =
+                pieces.iter().flat_map(|piece| piece.iter().copied()).take(self.width).collect();
+            self.poll_write(context, &some)
         }
 
         fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -171,9 +172,9 @@ mod tests {
 
     #[tokio::test]
     async fn every_byte_arrives_once_and_in_order_on_a_narrow_way() {
-        for (width, room) in [(1, 1 << 20), (7, 64), (5_000, 100), (usize::MAX, 1_000)] {
+        for (width, room) in [(7, 1 << 20), (300, 64), (5_000, 100), (usize::MAX, 1_000)] {
             let (mut near, mut far) = pair(width, room);
-            let all: Vec<u8> = (0..100_000_u32).map(|number| (number % 251) as u8).collect();
+            let all: Vec<u8> = (0..60_000_u32).map(|number| (number % 251) as u8).collect();
             let sent = all.clone();
             let writer = tokio::spawn(async move {
                 let (mut rest, mut length) = (&sent[..], 1);
