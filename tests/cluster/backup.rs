@@ -63,7 +63,7 @@ fn cairn(size: usize) -> Plan {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_members_from_one_backup_go_on_above_it_and_take_in_a_fourth() -> Result<()> {
-    let mut old = Cluster::start(cairn(1)).await?;
+    let old = Cluster::start(cairn(1)).await?;
     let client = &mut old.client(&[0]).await?;
     live(client).await?;
     let (keys, revision) = all(client).await?;
