@@ -74,8 +74,7 @@ fn raised(newest: i64, compacted: i64, bump: u64) -> Result<i64, Failure> {
     let by = i64::try_from(bump).ok();
     let above = |revision: i64| by.and_then(|by| revision.checked_add(by));
     above(newest)
-        .filter(|revision| *revision > compacted)
-        .or_else(|| above(compacted))
+        .and_then(|revision| if revision > compacted { Some(revision) } else { above(compacted) })
         // One is left for the next write.
         .filter(|revision| *revision < i64::MAX)
         .ok_or(Failure::NoRevision)
