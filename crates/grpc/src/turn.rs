@@ -42,11 +42,18 @@ impl Place {
         lease: i64,
         value: &Bytes,
     ) -> Result<Self, Status> {
-        let key = key(name, lease);
+        // A call may be given up at any moment, also while its key is being written: then the place is taken
+        // all the same, to be given back.
+        let taken = tokio::spawn(Self::taken(caller, name.clone(), lease, value.clone()));
+        taken.await.map_err(|_| Status::internal("the wait was interrupted"))?
+    }
+
+    async fn taken(caller: Caller, name: Bytes, lease: i64, value: Bytes) -> Result<Self, Status> {
+        let key = key(&name, lease);
         let mut taken = caller
             .txn(TxnRequest {
                 compare: vec![caller::created_at(&key, 0)],
-                success: vec![caller::put(&key, value, lease)],
+                success: vec![caller::put(&key, &value, lease)],
                 failure: vec![caller::get(&key)],
             })
             .await?;
@@ -57,7 +64,6 @@ impl Place {
             let pair = range.kvs.pop().ok_or_else(|| Status::internal("a key was there and was not"))?;
             (Some(pair.value), pair.create_revision)
         };
-        let name = name.clone();
         Ok(Self { caller, name, key, revision, header: taken.header, found, is_waiting: true })
     }
 
