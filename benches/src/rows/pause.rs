@@ -11,7 +11,7 @@ use super::bulk::{LIST_KEYS, LIST_VALUE, list_once};
 use super::kv::{RATE, put_rate, putters};
 use super::{Settings, Subject, VALUE};
 use crate::client::{Connection, converse};
-use crate::engine::{Plan, Run, Shard, Window, measure};
+use crate::engine::{Plan, Run, Shard, Usage, Window, measure};
 use crate::load::{Timed, histogram, nanos, offer};
 use crate::metric::{Metric, Sample, percentile};
 
@@ -50,13 +50,7 @@ pub(super) fn compaction(subject: &mut Subject<'_>, settings: &Settings) -> Resu
     let (window, ran) = parts.iter().find_map(|part| part.1).context("nobody compacted")?;
     let before = p99_of(puts.clone(), window.start, ran.begun);
     let during = p99_of(puts, ran.begun, ran.watched);
-    let mut sample = Sample::default();
-    sample.set(Metric::Cpu, usage.cpu);
-    sample.set(Metric::PeakRss, subject.probe.peak_rss().map(|bytes| bytes as f64));
-    sample.set(Metric::Disk, subject.probe.disk_bytes().map(|bytes| bytes as f64));
-    sample.set(Metric::P99Before, before);
-    sample.set(Metric::P99During, during);
-    sample.set(Metric::Slowdown, during.zip(before).map(|(during, before)| during / before));
+    let mut sample = disturbed(subject, &usage, before, during);
     sample.set(Metric::CompactionTime, ran.took.as_secs_f64());
     Ok(sample)
 }
@@ -91,6 +85,23 @@ async fn compact(
     let result = compaction.await;
     stop.store(true, Ordering::Relaxed);
     result
+}
+
+/// The p99 of puts before something is done beside them, and while it is.
+pub(super) fn disturbed(
+    subject: &Subject<'_>,
+    usage: &Usage,
+    before: Option<f64>,
+    during: Option<f64>,
+) -> Sample {
+    let mut sample = Sample::default();
+    sample.set(Metric::Cpu, usage.cpu);
+    sample.set(Metric::PeakRss, subject.probe.peak_rss().map(|bytes| bytes as f64));
+    sample.set(Metric::Disk, subject.probe.disk_bytes().map(|bytes| bytes as f64));
+    sample.set(Metric::P99Before, before);
+    sample.set(Metric::P99During, during);
+    sample.set(Metric::Slowdown, during.zip(before).map(|(during, before)| during / before));
+    sample
 }
 
 pub(super) fn p99_of<'a>(puts: impl Iterator<Item = &'a Timed>, from: Instant, to: Instant) -> Option<f64> {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use api::etcdserverpb::{CompactionRequest, DefragmentRequest, HashKvRequest, SnapshotRequest};
 
 use super::kv::putters;
-use super::pause::p99_of;
+use super::pause::{disturbed, p99_of};
 use super::{Settings, Subject};
 use crate::client::{Connection, converse};
 use crate::engine::{Plan, Run, Shard, Window, measure};
@@ -118,13 +118,7 @@ fn beside(subject: &Subject<'_>, settings: &Settings, work: Work) -> Result<Samp
     let puts = parts.iter().flatten();
     let before = p99_of(puts.clone(), ran.from, ran.begun);
     let during = p99_of(puts, ran.begun, ran.watched);
-    let mut sample = Sample::default();
-    sample.set(Metric::Cpu, usage.cpu);
-    sample.set(Metric::PeakRss, subject.probe.peak_rss().map(|bytes| bytes as f64));
-    sample.set(Metric::Disk, subject.probe.disk_bytes().map(|bytes| bytes as f64));
-    sample.set(Metric::P99Before, before);
-    sample.set(Metric::P99During, during);
-    sample.set(Metric::Slowdown, during.zip(before).map(|(during, before)| during / before));
+    let mut sample = disturbed(subject, &usage, before, during);
     sample.set(Metric::WorkTime, ran.once.as_secs_f64());
     Ok(sample)
 }

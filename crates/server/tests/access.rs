@@ -4,7 +4,6 @@
 mod support;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use api::etcdserverpb::{
     AuthEnableRequest, AuthUserAddRequest, AuthUserChangePasswordRequest, AuthUserGrantRoleRequest,
@@ -13,7 +12,7 @@ use api::etcdserverpb::{
 use apply::Rejection;
 use auth::{Caller, Error};
 use server::{Config, Credentials, Member};
-use support::{PATIENCE, Place, Running, find, put};
+use support::{Place, Running, at_last, find, put};
 
 fn config(config: Config) -> Config {
     Config { bcrypt_cost: 4, ..config }
@@ -107,11 +106,7 @@ fn leases_end_while_authentication_is_on() {
         let leased = api::etcdserverpb::PutRequest { lease: 7, ..put("k", "v") };
         member.propose(leased).await.unwrap().unwrap();
         set_up(Arc::clone(&member)).await;
-        let began = Instant::now();
-        while find(&member, "k").is_some() {
-            assert!(began.elapsed() < PATIENCE, "the lease does not end");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        at_last("the end of the lease", async || find(&member, "k").is_none().then_some(())).await;
     });
     running.stop();
 }

@@ -1,15 +1,17 @@
 //! Backups and downgrades of a whole member, asked from its own runtime thread.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use std::fs;
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::etcdserverpb::{CompactionRequest, LeaseGrantRequest, PutRequest};
 use bolt::digest::Digest;
 use server::{Backup, BackupError, Config, DowngradeError, Member, Piece, Server};
+use support::at_last;
 use tokio::sync::mpsc::unbounded_channel;
 
 /// As many backups as may be under way.
@@ -121,15 +123,7 @@ fn a_client_that_goes_away_or_stands_still_holds_nobody_up() {
         put(&member, 0).await;
         drop(silent);
         // Their threads see it when they have something to say.
-        let next = async {
-            loop {
-                match member.backup() {
-                    Ok(backup) => break backup,
-                    Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
-                }
-            }
-        };
-        let next = tokio::time::timeout(Duration::from_secs(60), next).await.unwrap();
+        let next = at_last("room for a backup", async || member.backup().ok()).await;
         let (database, _) = take_in(next).await;
         assert_eq!((rows(database).len(), files(&member)), (3_001, 0));
     });
@@ -164,12 +158,8 @@ fn a_downgrade_begins_lowers_the_version_outlives_a_restart_and_ends() {
 }
 
 async fn version_becomes(member: &Member, version: &str) {
-    let becomes = async {
-        while member.cluster().version.as_deref() != Some(version) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), becomes).await.unwrap();
+    let is_so = async || (member.cluster().version.as_deref() == Some(version)).then_some(());
+    at_last("the cluster's version", is_so).await;
 }
 
 /// Nobody has to call Defragment: what a compaction frees goes back to the file system.
@@ -193,11 +183,6 @@ fn space_is_given_back_after_a_compaction() {
         let compaction = CompactionRequest { revision, physical: false };
         member.propose(compaction).await.unwrap().unwrap();
         member.wake_compactor();
-        let shrinks = async {
-            while member.backend().size() > full / 2 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), shrinks).await.unwrap();
+        at_last("the space", async || (member.backend().size() <= full / 2).then_some(())).await;
     });
 }
