@@ -137,7 +137,8 @@ impl Member {
 
     /// Checks a password, and has all members know a token for it.
     ///
-    /// Neither what is answered nor the time that it takes tells whether there is such a user.
+    /// What is answered does not tell whether there is such a user, and nor does the time that it takes, as
+    /// long as passwords were hashed at the cost that `--bcrypt-cost` says today.
     ///
     /// # Errors
     /// As [`Member::propose`]; [`auth::Error::AuthFailed`] for a password that is not the user's.
