@@ -24,45 +24,76 @@ const HEADER: u32 = 100;
 pub trait Command: Message {
     /// The field's number.
     const FIELD: u32;
+    /// What it asks for.
+    const OP: Op;
 }
 
 macro_rules! commands {
-    ($($message:ident = $field:literal;)+) => {
+    ($($op:ident: $message:ident = $field:literal;)+) => {
+        /// What a request asks for, as etcd's metrics name it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[allow(missing_docs)]
+        pub enum Op {
+            $($op,)+
+            // Of these, members read what others have written and write none.
+            Range,
+            DowngradeVersionTest,
+            /// Whatever has no other name: what a leader appends first, changes of members, and what etcd
+            /// before 3.5 wrote.
+            Unknown,
+        }
+
+        impl Op {
+            /// Each of them, in the order of their numbers as values.
+            pub const ALL: &'static [Op] = &[$(Op::$op,)+ Op::Range, Op::DowngradeVersionTest, Op::Unknown];
+
+            /// The name that etcd's metrics have for it.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Op::$op => stringify!($op),)+
+                    Op::Range => "Range",
+                    Op::DowngradeVersionTest => "DowngradeVersionTest",
+                    Op::Unknown => "unknown",
+                }
+            }
+        }
+
         $(impl Command for $message {
             const FIELD: u32 = $field;
+            const OP: Op = Op::$op;
         })+
     };
 }
 
 commands! {
-    PutRequest = 4;
-    DeleteRangeRequest = 5;
-    TxnRequest = 6;
-    CompactionRequest = 7;
-    LeaseGrantRequest = 8;
-    LeaseRevokeRequest = 9;
-    AlarmRequest = 10;
-    LeaseCheckpointRequest = 11;
-    AuthEnableRequest = 1000;
-    AuthDisableRequest = 1011;
-    InternalAuthenticateRequest = 1012;
-    AuthStatusRequest = 1013;
-    AuthUserAddRequest = 1100;
-    AuthUserDeleteRequest = 1101;
-    AuthUserGetRequest = 1102;
-    AuthUserChangePasswordRequest = 1103;
-    AuthUserGrantRoleRequest = 1104;
-    AuthUserRevokeRoleRequest = 1105;
-    AuthUserListRequest = 1106;
-    AuthRoleListRequest = 1107;
-    AuthRoleAddRequest = 1200;
-    AuthRoleDeleteRequest = 1201;
-    AuthRoleGetRequest = 1202;
-    AuthRoleGrantPermissionRequest = 1203;
-    AuthRoleRevokePermissionRequest = 1204;
-    ClusterVersionSetRequest = 1300;
-    ClusterMemberAttrSetRequest = 1301;
-    DowngradeInfoSetRequest = 1302;
+    Put: PutRequest = 4;
+    DeleteRange: DeleteRangeRequest = 5;
+    Txn: TxnRequest = 6;
+    Compaction: CompactionRequest = 7;
+    LeaseGrant: LeaseGrantRequest = 8;
+    LeaseRevoke: LeaseRevokeRequest = 9;
+    Alarm: AlarmRequest = 10;
+    LeaseCheckpoint: LeaseCheckpointRequest = 11;
+    AuthEnable: AuthEnableRequest = 1000;
+    AuthDisable: AuthDisableRequest = 1011;
+    Authenticate: InternalAuthenticateRequest = 1012;
+    AuthStatus: AuthStatusRequest = 1013;
+    AuthUserAdd: AuthUserAddRequest = 1100;
+    AuthUserDelete: AuthUserDeleteRequest = 1101;
+    AuthUserGet: AuthUserGetRequest = 1102;
+    AuthUserChangePassword: AuthUserChangePasswordRequest = 1103;
+    AuthUserGrantRole: AuthUserGrantRoleRequest = 1104;
+    AuthUserRevokeRole: AuthUserRevokeRoleRequest = 1105;
+    AuthUserList: AuthUserListRequest = 1106;
+    AuthRoleList: AuthRoleListRequest = 1107;
+    AuthRoleAdd: AuthRoleAddRequest = 1200;
+    AuthRoleDelete: AuthRoleDeleteRequest = 1201;
+    AuthRoleGet: AuthRoleGetRequest = 1202;
+    AuthRoleGrantPermission: AuthRoleGrantPermissionRequest = 1203;
+    AuthRoleRevokePermission: AuthRoleRevokePermissionRequest = 1204;
+    ClusterVersionSet: ClusterVersionSetRequest = 1300;
+    ClusterMemberAttrSet: ClusterMemberAttrSetRequest = 1301;
+    DowngradeInfoSet: DowngradeInfoSetRequest = 1302;
 }
 
 /// The encoding of the `InternalRaftRequest` with this id and command, in nobody's name.

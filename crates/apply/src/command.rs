@@ -17,6 +17,7 @@ use api::etcdserverpb::{
     RangeRequest, TxnRequest,
 };
 use api::membershippb::{ClusterMemberAttrSetRequest, ClusterVersionSetRequest, DowngradeInfoSetRequest};
+use api::raft_request::Op;
 use auth::Caller;
 use bytes::Bytes;
 use prost::Message;
@@ -67,6 +68,47 @@ pub(crate) enum Authentication {
     RoleDelete(AuthRoleDeleteRequest),
     UserList,
     RoleList,
+}
+
+impl Command {
+    /// Its name in etcd's metrics. They have none for questions after authentication's state.
+    pub(crate) fn op(&self) -> Op {
+        match self {
+            Self::Range(_) => Op::Range,
+            Self::Put(_) => Op::Put,
+            Self::DeleteRange(_) => Op::DeleteRange,
+            Self::Txn(_) => Op::Txn,
+            Self::Compaction(_) => Op::Compaction,
+            Self::LeaseGrant(_) => Op::LeaseGrant,
+            Self::LeaseRevoke(_) => Op::LeaseRevoke,
+            Self::LeaseCheckpoint(_) => Op::LeaseCheckpoint,
+            Self::Alarm(_) => Op::Alarm,
+            Self::ClusterVersionSet(_) => Op::ClusterVersionSet,
+            Self::ClusterMemberAttrSet(_) => Op::ClusterMemberAttrSet,
+            Self::DowngradeInfoSet(_) => Op::DowngradeInfoSet,
+            Self::DowngradeVersionTest => Op::DowngradeVersionTest,
+            Self::Unsupported(_) => Op::Unknown,
+            Self::Authentication(command) => match command {
+                Authentication::Authenticate(_) => Op::Authenticate,
+                Authentication::Enable => Op::AuthEnable,
+                Authentication::Disable => Op::AuthDisable,
+                Authentication::Status => Op::Unknown,
+                Authentication::UserAdd(_) => Op::AuthUserAdd,
+                Authentication::UserDelete(_) => Op::AuthUserDelete,
+                Authentication::UserChangePassword(_) => Op::AuthUserChangePassword,
+                Authentication::UserGrantRole(_) => Op::AuthUserGrantRole,
+                Authentication::UserGet(_) => Op::AuthUserGet,
+                Authentication::UserRevokeRole(_) => Op::AuthUserRevokeRole,
+                Authentication::RoleAdd(_) => Op::AuthRoleAdd,
+                Authentication::RoleGrantPermission(_) => Op::AuthRoleGrantPermission,
+                Authentication::RoleGet(_) => Op::AuthRoleGet,
+                Authentication::RoleRevokePermission(_) => Op::AuthRoleRevokePermission,
+                Authentication::RoleDelete(_) => Op::AuthRoleDelete,
+                Authentication::UserList => Op::AuthUserList,
+                Authentication::RoleList => Op::AuthRoleList,
+            },
+        }
+    }
 }
 
 /// What an entry holds.

@@ -195,6 +195,11 @@ impl Machine {
 
     fn apply_request(&mut self, entry: &Entry, now: Duration) -> Result<Applied, Failure> {
         let request = command::read(&entry.data).map_err(|what| not_understood(entry, what))?;
+        let op = request.command.op();
+        Ok(Applied { op, ..self.carry_out(request, now)? })
+    }
+
+    fn carry_out(&mut self, request: command::Request, now: Duration) -> Result<Applied, Failure> {
         let command::Request { id, caller, command } = request;
         if let Some(rejection) = self.forbidden(&command) {
             return Ok(Applied::of(id, Err(rejection)));

@@ -7,6 +7,7 @@ use api::etcdserverpb::{
     AlarmResponse, CompactionResponse, DeleteRangeResponse, LeaseCheckpointResponse, LeaseGrantResponse,
     LeaseRevokeResponse, PutResponse, RangeResponse, TxnResponse,
 };
+use api::raft_request::Op;
 
 use crate::member::Member;
 use crate::rejection::Rejection;
@@ -93,6 +94,8 @@ impl fmt::Debug for AuthReply {
 pub struct Applied {
     /// The id of the request, by which the proposer knows its waiter; zero for an entry without.
     pub id: u64,
+    /// What it asked for.
+    pub op: Op,
     /// What to answer.
     pub outcome: Outcome,
     /// The new revision and what it changed, if the entry wrote keys.
@@ -109,6 +112,6 @@ pub struct Applied {
 impl Applied {
     /// An entry that wrote no keys and needs nothing else done.
     pub(crate) fn of(id: u64, outcome: Outcome) -> Self {
-        Applied { id, outcome, events: None, conf_change: None, raise_no_space: false }
+        Applied { id, op: Op::Unknown, outcome, events: None, conf_change: None, raise_no_space: false }
     }
 }

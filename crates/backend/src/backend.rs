@@ -348,6 +348,11 @@ impl Backend {
         self.shared.health.guard(|| picture.get(key))
     }
 
+    /// How many states of the file are being read or held for readers; the newest is one of them.
+    pub fn open_reads(&self) -> usize {
+        self.picture().durable.open()
+    }
+
     /// A picture for many reads.
     ///
     /// # Errors

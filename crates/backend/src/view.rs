@@ -27,14 +27,19 @@ pub(crate) struct Durable {
     pub(crate) rows: ReadOnlyTable<&'static RowKey, &'static [u8]>,
     transaction: ReadTransaction,
     pub(crate) length: Arc<AtomicU64>,
-    _database: Arc<Database>,
+    database: Arc<Database>,
 }
 
 impl Durable {
     pub(crate) fn of(database: &Arc<Database>, length: &Arc<AtomicU64>) -> Result<Durable, Error> {
         let transaction = database.begin_read().map_err(failed)?;
         let rows = transaction.open_table(ROWS).map_err(failed)?;
-        Ok(Durable { rows, transaction, length: length.clone(), _database: database.clone() })
+        Ok(Durable { rows, transaction, length: length.clone(), database: database.clone() })
+    }
+
+    /// How many there are of the same database: each holds it, and so does the writer.
+    pub(crate) fn open(&self) -> usize {
+        Arc::strong_count(&self.database) - 1
     }
 
     pub(crate) fn transaction(&self) -> &ReadTransaction {

@@ -5,6 +5,7 @@
 //! the network, apart from what `load.rs` is handed to do so.
 
 pub(crate) mod cluster;
+mod features;
 pub(crate) mod gates;
 pub(crate) mod load;
 #[cfg(test)]
@@ -91,6 +92,8 @@ pub(crate) struct Config {
     pub unsafe_no_fsync: bool,
     /// Have the health service say no while a defragmentation runs.
     pub not_serving_on_defrag: bool,
+    /// All feature gates, for whoever looks at the numbers.
+    pub features: Vec<server::Feature>,
 
     /// How much the database may hold, in bytes; none for no limit.
     pub quota_backend_bytes: Option<u64>,
@@ -252,6 +255,7 @@ impl Config {
             snapshot_catchup_entries: or_default(given.unsigned("snapshot-catchup-entries"), 5_000),
             unsafe_no_fsync: given.bool("unsafe-no-fsync"),
             not_serving_on_defrag: gates::is_on(&given.text("feature-gates"), "StopGRPCServiceOnDefrag"),
+            features: features::list(&given.text("feature-gates"))?,
             quota_backend_bytes: quota(given),
             max_txn_ops: given.unsigned("max-txn-ops"),
             max_request_bytes,

@@ -154,6 +154,7 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
         extensive_metrics: config.metrics == Metrics::Extensive,
         no_fsync: config.unsafe_no_fsync,
         not_serving_on_defrag: config.not_serving_on_defrag,
+        features: config.features.clone(),
         shards: available_parallelism().map_or(1, usize::from).min(server::MAX_SHARDS),
     };
     if !settings.holds_member() {

@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::etcdserverpb::kv_server::Kv;
 use api::etcdserverpb::{
@@ -12,7 +13,7 @@ use apply::{Body, permission};
 use prost::Message as _;
 use server::Member;
 use tokio_stream::Stream;
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status};
 
 use crate::access::Reader;
 use crate::{propose, range, status, stream_range};
@@ -28,13 +29,7 @@ impl Kv for KvService {
     /// answer is not built as a message.
     async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
         let (_, extensions, request) = request.into_parts();
-        apply::check::range(&request).map_err(status::rejection)?;
-        if !request.serializable {
-            self.member.linearize().await.map_err(status::server)?;
-        }
-        let reader = Reader::of(&self.member, &extensions, &[permission::range(&request)])?;
-        let result = range::read(&self.member, apply::read::query(&request)).await?;
-        reader.may_be_told(&self.member)?;
+        let result = range::answer(&self.member, &extensions, &request).await?;
         Ok(Response::new(RangeResponse {
             header: Some(self.member.header(result.revision)),
             more: result.more,
@@ -90,15 +85,7 @@ impl Kv for KvService {
         let (_, extensions, request) = request.into_parts();
         apply::check::txn(&request, self.member.config().max_txn_ops).map_err(status::rejection)?;
         if apply::txn::is_read_only(&request) {
-            if !apply::txn::is_serializable(&request) {
-                self.member.linearize().await.map_err(status::server)?;
-            }
-            let reader = Reader::of(&self.member, &extensions, &permission::txn(&request))?;
-            let mut response = range::read_txn(&self.member, request).await?;
-            reader.may_be_told(&self.member)?;
-            let revision = response.header.take().map_or(0, |header| header.revision);
-            response.header = Some(self.member.header(revision));
-            return Ok(Response::new(response));
+            return self.read_txn(&extensions, request).await.map(Response::new);
         }
         crate::quota::check(&self.member, apply::quota::txn_cost(&request)).await?;
         match propose(&self.member, &extensions, request).await? {
@@ -127,6 +114,32 @@ impl Kv for KvService {
             }
             (_, other) => Err(crate::unexpected(&other)),
         }
+    }
+}
+
+impl KvService {
+    async fn read_txn(&self, extensions: &Extensions, request: TxnRequest) -> Result<TxnResponse, Status> {
+        if !apply::txn::is_serializable(&request) {
+            self.member.linearize().await.map_err(status::server)?;
+        }
+        // Agreement is no part of the time that etcd's metric tells.
+        let began = Instant::now();
+        let outcome = self.read_txn_here(extensions, request).await;
+        self.member.metrics().answered_read_only(outcome.is_ok(), began.elapsed());
+        outcome
+    }
+
+    async fn read_txn_here(
+        &self,
+        extensions: &Extensions,
+        request: TxnRequest,
+    ) -> Result<TxnResponse, Status> {
+        let reader = Reader::of(&self.member, extensions, &permission::txn(&request))?;
+        let mut response = range::read_txn(&self.member, request).await?;
+        reader.may_be_told(&self.member)?;
+        let revision = response.header.take().map_or(0, |header| header.revision);
+        response.header = Some(self.member.header(revision));
+        Ok(response)
     }
 }
 

@@ -1,16 +1,18 @@
 //! Range: the request that is served on its own task, and its answer, written from stored records.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::error::Error as Etcd;
 use api::etcdserverpb::request_op::Request;
 use api::etcdserverpb::{Compare, RangeRequest, RequestOp, ResponseHeader, TxnRequest, TxnResponse};
+use api::raft_request::Op;
 use apply::permission;
 use bytes::BufMut;
 use mvcc::{KeyRange, RangeQuery, RangeResult};
 use prost::Message as _;
 use server::Member;
-use tonic::{Response, Status};
+use tonic::{Extensions, Response, Status};
 
 use crate::access::Reader;
 use crate::codec::{Wire, varint_length, write_delimited};
@@ -66,31 +68,63 @@ pub(crate) async fn serve(
     request: tonic::Request<RangeRequest>,
 ) -> Result<Response<RangeReply>, Status> {
     let (_, extensions, request) = request.into_parts();
-    if !request.serializable && member.is_learner() {
-        return Err(status::etcd(Etcd::NotSupportedForLearner));
-    }
-    apply::check::range(&request).map_err(status::rejection)?;
-    if !request.serializable {
-        member.linearize().await.map_err(status::server)?;
-    }
-    let reader = Reader::of(&member, &extensions, &[permission::range(&request)])?;
-    let result = read(&member, apply::read::query(&request)).await?;
-    reader.may_be_told(&member)?;
+    let result = answer(&member, &extensions, &request).await?;
     let header = member.header(result.revision);
     Ok(Response::new(RangeReply { header, result }))
 }
 
-/// Reads on the caller's thread, or on another where it may take long.
-pub(crate) async fn read(member: &Arc<Member>, query: RangeQuery) -> Result<RangeResult, Status> {
-    member.metrics().ranges.inc();
-    if !is_long(member, &query) {
-        return member.store().range(&query).map_err(status::store);
+/// What a range comes to.
+pub(crate) async fn answer(
+    member: &Arc<Member>,
+    extensions: &Extensions,
+    request: &RangeRequest,
+) -> Result<RangeResult, Status> {
+    if !request.serializable && member.is_learner() {
+        return Err(status::etcd(Etcd::NotSupportedForLearner));
     }
-    let store = member.store().clone();
-    tokio::task::spawn_blocking(move || store.range(&query))
-        .await
-        .map_err(|_| Status::internal("the read was interrupted"))?
-        .map_err(status::store)
+    apply::check::range(request).map_err(status::rejection)?;
+    let began = Instant::now();
+    let mut clock = began;
+    let outcome = timed(member, extensions, request, &mut clock).await;
+    member.metrics().answered(Op::Range, outcome.is_ok(), clock - began);
+    outcome
+}
+
+/// The part that takes time. `clock` is moved with it, so that nobody need ask the time again.
+async fn timed(
+    member: &Arc<Member>,
+    extensions: &Extensions,
+    request: &RangeRequest,
+    clock: &mut Instant,
+) -> Result<RangeResult, Status> {
+    if !request.serializable {
+        *clock = member.linearize_since(*clock).await.map_err(status::server)?;
+    }
+    let reader = Reader::of(member, extensions, &[permission::range(request)])?;
+    let result = read(member, apply::read::query(request), clock).await?;
+    reader.may_be_told(member)?;
+    Ok(result)
+}
+
+/// Reads on the caller's thread, or on another where it may take long. `clock` says when it begins, and then
+/// when it was over.
+pub(crate) async fn read(
+    member: &Arc<Member>,
+    query: RangeQuery,
+    clock: &mut Instant,
+) -> Result<RangeResult, Status> {
+    member.metrics().ranges.inc();
+    let result = if is_long(member, &query) {
+        let store = member.store().clone();
+        tokio::task::spawn_blocking(move || store.range(&query))
+            .await
+            .map_err(|_| Status::internal("the read was interrupted"))?
+    } else {
+        member.store().range(&query)
+    };
+    let began = std::mem::replace(clock, Instant::now());
+    member.metrics().ranged(result.is_ok(), *clock - began);
+    result.map_err(status::store)
 }
 
 /// Serves a transaction that only reads: as [`read`], on another thread if one of its reads may take

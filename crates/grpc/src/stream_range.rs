@@ -1,6 +1,7 @@
 //! RangeStream: a long list in chunks, all at the revision that was current when it began.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::etcdserverpb::{RangeRequest, RangeResponse, RangeStreamResponse};
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -46,7 +47,8 @@ pub(crate) fn chunks(
 
 impl Progress {
     async fn next(&mut self) -> Result<RangeResponse, Status> {
-        let result = range::read(&self.member, apply::read::query(&self.request)).await?;
+        let result =
+            range::read(&self.member, apply::read::query(&self.request), &mut Instant::now()).await?;
         self.reader.may_be_told(&self.member)?;
         if self.revision == 0 {
             // Later chunks, and the header, stay at the revision of the first.

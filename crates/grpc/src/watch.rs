@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use ::watch::{Frame, WatchRequest as Create};
 use api::error::Error as Etcd;
@@ -41,6 +42,29 @@ pub(crate) struct WatchFrames {
     requests: Option<Streaming<WatchRequest>>,
     watchers: WatchStream,
     messages: Messages,
+    /// What was handed out last, and when: until more is asked for, it is on its way.
+    leaving: Option<(Instant, Kind)>,
+}
+
+/// What a response is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// So many changes.
+    Events(u32),
+    /// Where a watcher is, or all of them are.
+    Progress,
+    /// A watcher that begins or ends.
+    Control,
+}
+
+impl Kind {
+    fn of(frame: &Frame) -> Self {
+        match (frame.events(), frame.is_control()) {
+            (_, true) => Self::Control,
+            (0, false) => Self::Progress,
+            (events, false) => Self::Events(u32::try_from(events).unwrap_or(u32::MAX)),
+        }
+    }
 }
 
 /// Opens a stream on the calling runtime thread.
@@ -51,7 +75,7 @@ pub(crate) fn frames(
     messages: Messages,
 ) -> WatchFrames {
     let watchers = WatchStream::open(Arc::clone(&member));
-    WatchFrames { watchers, member, credentials, requests: Some(requests), messages }
+    WatchFrames { watchers, member, credentials, requests: Some(requests), messages, leaving: None }
 }
 
 impl WatchFrames {
@@ -75,6 +99,26 @@ impl WatchFrames {
             }
         }
         Ok(())
+    }
+
+    /// The last response has left; `next` follows. The clock is read once for each.
+    fn left(&mut self, next: Option<Kind>) {
+        if next.is_none() && self.leaving.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        let Some((since, kind)) = std::mem::replace(&mut self.leaving, next.map(|kind| (now, kind))) else {
+            return;
+        };
+        let (metrics, took) = (self.member.metrics(), now - since);
+        match kind {
+            Kind::Events(events) => {
+                metrics.watch_events.observe(0, took);
+                metrics.watch_event.observe(0, took / events.max(1));
+            }
+            Kind::Progress => metrics.watch_progress.observe(0, took),
+            Kind::Control => metrics.watch_control.observe(0, took),
+        }
     }
 
     fn ask(&self, request: WatchRequest) {
@@ -135,7 +179,13 @@ impl Stream for WatchFrames {
         if let Err(error) = self.take_requests(context) {
             return Poll::Ready(Some(Err(error)));
         }
-        match self.watchers.poll_next(context) {
+        let next = self.watchers.poll_next(context);
+        let frame = match &next {
+            Poll::Ready(Some(frame)) => Some(Kind::of(frame)),
+            _ => None,
+        };
+        self.left(frame);
+        match next {
             Poll::Ready(Some(frame)) => {
                 self.messages.sent.inc();
                 self.member.metrics().events.inc_by(frame.events() as u64);

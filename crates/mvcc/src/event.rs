@@ -57,6 +57,11 @@ impl Event {
         }
     }
 
+    /// How many bytes the key and the value have.
+    pub fn size(&self) -> usize {
+        self.key.len() + record::value_of(&self.record).map_or(0, <[u8]>::len)
+    }
+
     pub(crate) fn version(&self) -> Version {
         if self.tombstone {
             Version::tombstone(self.revision)

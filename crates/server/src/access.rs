@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::etcdserverpb::InternalAuthenticateRequest;
 use api::raft_request::Command;
@@ -189,11 +190,21 @@ impl Member {
     ///
     /// # Errors
     /// As there.
-    pub async fn propose_as(
+    pub async fn propose_as<C: Command>(
         &self,
         caller: &Caller,
-        command: impl Command,
+        command: C,
     ) -> Result<Result<Reply, Rejection>, Error> {
+        let began = Instant::now();
+        let outcome = self.asked(caller, command).await;
+        // Who comes while too much waits is not let in, and so not timed.
+        if !matches!(outcome, Err(Error::TooManyRequests)) {
+            self.metrics().answered(C::OP, outcome.is_ok(), began.elapsed());
+        }
+        outcome
+    }
+
+    async fn asked(&self, caller: &Caller, command: impl Command) -> Result<Result<Reply, Rejection>, Error> {
         let answer = self.post(caller, &command)?;
         // Encoded by now: a value of a mebibyte need not be held twice while it waits.
         drop(command);

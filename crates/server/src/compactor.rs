@@ -23,7 +23,15 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), Failure
         // Read before the step: a compaction that is asked for while the step runs is not covered by it.
         let (revision, step) = {
             let _alone = member.compaction().exclude();
-            (member.store().compact_revision(), member.store().compact_step(config.compaction_batch)?)
+            let began = Instant::now();
+            let revision = member.store().compact_revision();
+            let step = member.store().compact_step(config.compaction_batch)?;
+            if step.rows > 0 {
+                let took = began.elapsed().as_secs_f64() * 1e3;
+                member.metrics().compaction_step.observe(took);
+                member.metrics().index_step.observe(took);
+            }
+            (revision, step)
         };
         member.metrics().compacted_keys.inc_by(step.rows as u64);
         match step.state {

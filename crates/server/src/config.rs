@@ -102,8 +102,21 @@ pub struct Config {
     pub no_fsync: bool,
     /// The feature gate `StopGRPCServiceOnDefrag`: whether the health service says no meanwhile.
     pub not_serving_on_defrag: bool,
+    /// `--feature-gates`: all that there are, for whoever looks at the numbers.
+    pub features: Vec<Feature>,
     /// How many threads serve connections.
     pub shards: usize,
+}
+
+/// One of etcd's feature gates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// Its name.
+    pub name: &'static str,
+    /// How far it has come: `ALPHA`, `BETA`, or nothing.
+    pub stage: &'static str,
+    /// Whether it is on.
+    pub is_on: bool,
 }
 
 impl Config {
@@ -154,6 +167,7 @@ impl Config {
             extensive_metrics: false,
             no_fsync: false,
             not_serving_on_defrag: false,
+            features: Vec::new(),
             shards: 1,
         }
     }

@@ -454,15 +454,20 @@ impl Member {
     /// Waits until everything that was committed when this was called can be read here (ReadIndex,
     /// thesis §6.4).
     pub async fn linearize(&self) -> Result<(), Error> {
-        let asked = Instant::now();
+        self.linearize_since(Instant::now()).await.map(drop)
+    }
+
+    /// The same for what began just now: the clock is read once, when it is over, and that is told.
+    pub async fn linearize_since(&self, began: Instant) -> Result<Instant, Error> {
         let confirmed = Shard::with(Shard::read)?.await.unwrap_or(Err(Error::Stopped));
-        if asked.elapsed() > SLOW_READ {
+        let agreed = Instant::now();
+        if agreed - began > SLOW_READ {
             self.metrics.slow_read_indexes.inc();
         }
         if confirmed.is_err() {
             self.metrics.read_indexes_failed.inc();
         }
-        confirmed
+        confirmed.map(|()| agreed)
     }
 
     /// Waits until a compaction to `revision` has taken its rows away, durably.

@@ -6,14 +6,17 @@
 use std::time::Duration;
 
 use api::etcdserverpb::{AlarmType, TxnResponse};
+use api::raft_request::Op;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Counter, Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::member::Member;
+use crate::nothing;
 use crate::peer_metrics::{self, PeerTimes};
 use crate::tally;
+use crate::times::{Shape, Times};
 
 /// Clients switch features on it.
 pub use api::ETCD_VERSION;
@@ -41,10 +44,28 @@ pub struct Metrics {
     pub backend_commit: Histogram,
     /// Time of a defragmentation, seconds.
     pub backend_defrag: Histogram,
-    /// Time to apply one entry, seconds.
-    pub apply: Histogram,
-    /// Runs of entries that took longer than `--warning-apply-duration` an entry.
+    apply: Times,
+    requests: Times,
+    range_times: Times,
+    /// Entries and reads that took longer than `--warning-apply-duration`.
     pub slow_apply: IntCounter,
+    /// Bytes of keys and values that were put. A gauge, as etcd's.
+    pub(crate) put_size: IntGauge,
+    /// The part of a flush in which redb writes and syncs, seconds.
+    pub(crate) commit_write: Histogram,
+    /// Time of a step of a compaction, milliseconds: the index, and what it knows to be dead.
+    pub(crate) compaction_step: Histogram,
+    /// The same, under the name of a look through the index alone: here it is one with the other.
+    pub(crate) index_step: Histogram,
+    /// What it takes until a stream's connection has taken a response of a watcher, and the share of each of
+    /// its events; one about a watcher; and one of progress.
+    pub watch_events: Times,
+    /// See there.
+    pub watch_event: Times,
+    /// See there.
+    pub watch_control: Times,
+    /// See there.
+    pub watch_progress: Times,
     /// Proposals that came to nothing.
     pub proposals_failed: IntCounter,
     /// Read rounds that came to nothing.
@@ -134,10 +155,63 @@ pub(crate) fn histogram(registry: &Registry, name: &str, help: &str, first: f64,
     histogram
 }
 
+/// The labels of a histogram by operation and success: two samples for each.
+fn outcomes(
+    names: impl Iterator<Item = &'static str>,
+    labels: impl Fn(&'static str, &'static str) -> Vec<&'static str>,
+) -> Vec<Vec<&'static str>> {
+    names.flat_map(|name| [labels(name, "false"), labels(name, "true")]).collect()
+}
+
+/// The place of an outcome among those samples.
+fn place(operation: usize, success: bool) -> usize {
+    operation * 2 + usize::from(success)
+}
+
+/// Where read-only transactions are, which etcd tells apart, among the operations.
+const READ_ONLY_TXN: usize = Op::ALL.len();
+
 impl Metrics {
     pub(crate) fn new() -> Self {
         let registry = Registry::new();
         let make = Maker(&registry);
+        nothing::register(&registry);
+        let times = |name, help, first, bounds| {
+            Times::new(&registry, Shape { name, help, first: Duration::from_micros(first), bounds })
+        };
+        let names = || Op::ALL.iter().map(|op| op.name());
+        let apply = Shape {
+            name: "etcd_server_apply_duration_seconds",
+            help: "Time to apply one committed request.",
+            first: Duration::from_micros(100),
+            bounds: 20,
+        };
+        let apply = Times::with_labels(
+            &registry,
+            apply,
+            &["op", "success", "version"],
+            outcomes(names(), |op, success| vec![op, success, "v3"]),
+        );
+        let requests = Shape {
+            name: "etcd_server_request_duration_seconds",
+            help: "Time that a request took in this server.",
+            first: Duration::from_millis(1),
+            bounds: 14,
+        };
+        let requests = Times::with_labels(
+            &registry,
+            requests,
+            &["success", "type"],
+            outcomes(names().chain(["ReadonlyTxn"]), |kind, success| vec![success, kind]),
+        );
+        let ranges = Shape {
+            name: "etcd_server_range_duration_seconds",
+            help: "Time to read a range.",
+            first: Duration::from_micros(100),
+            bounds: 20,
+        };
+        let range_times =
+            Times::with_labels(&registry, ranges, &["success"], vec![vec!["false"], vec!["true"]]);
         let learners_refused = IntCounterVec::new(
             Opts::new("etcd_server_learner_promote_failures", "Learners that were not promoted."),
             &["Reason"],
@@ -198,15 +272,55 @@ impl Metrics {
                 0.1,
                 13,
             ),
-            apply: make.histogram(
-                "etcd_server_apply_duration_seconds",
-                "Time to apply one committed entry.",
-                0.0001,
-                20,
-            ),
+            apply,
+            requests,
+            range_times,
             slow_apply: make.counter(
                 "etcd_server_slow_apply_total",
-                "Applied entries that took longer than the warning limit.",
+                "Applied entries and reads that took longer than the warning limit.",
+            ),
+            put_size: make.gauge("etcd_debugging_mvcc_total_put_size_in_bytes", "Bytes put by this member."),
+            commit_write: make.histogram(
+                "etcd_debugging_disk_backend_commit_write_duration_seconds",
+                "Time to write and sync what a commit changes.",
+                0.001,
+                14,
+            ),
+            compaction_step: make.histogram(
+                "etcd_debugging_mvcc_db_compaction_pause_duration_milliseconds",
+                "Time of a step of a compaction.",
+                1.0,
+                13,
+            ),
+            index_step: make.histogram(
+                "etcd_debugging_mvcc_index_compaction_pause_duration_milliseconds",
+                "Time of a step of a compaction.",
+                0.5,
+                14,
+            ),
+            watch_events: times(
+                "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
+                "Time until a response with events has left.",
+                1000,
+                14,
+            ),
+            watch_event: times(
+                "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
+                "The same, by the events in it.",
+                1000,
+                14,
+            ),
+            watch_control: times(
+                "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
+                "Time until a response about a watcher has left.",
+                1000,
+                14,
+            ),
+            watch_progress: times(
+                "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
+                "Time until a notification of progress has left.",
+                1000,
+                14,
             ),
             proposals_failed: make.counter("etcd_server_proposals_failed_total", "Proposals that failed."),
             read_indexes_failed: make
@@ -291,6 +405,27 @@ impl Metrics {
         self.snap_save.observe((encoding + syncing).as_secs_f64());
     }
 
+    /// An entry was applied: what it asked for, whether it was granted, and how long that took.
+    pub(crate) fn applied(&self, op: Op, success: bool, took: Duration) {
+        self.apply.observe(place(op as usize, success), took);
+    }
+
+    /// A request was answered. For what went through the log, success is that it was applied, whatever it
+    /// came to.
+    pub fn answered(&self, op: Op, success: bool, took: Duration) {
+        self.requests.observe(place(op as usize, success), took);
+    }
+
+    /// A transaction that only reads was answered.
+    pub fn answered_read_only(&self, success: bool, took: Duration) {
+        self.requests.observe(place(READ_ONLY_TXN, success), took);
+    }
+
+    /// A range was read.
+    pub fn ranged(&self, success: bool, took: Duration) {
+        self.range_times.observe(usize::from(success), took);
+    }
+
     /// Counts a transaction that only read.
     pub fn count_read_only(&self, response: &TxnResponse) {
         tally::read_only(self, response);
@@ -338,6 +473,11 @@ fn read_elsewhere(member: &Member) -> Registry {
         gauge.set(value);
         registry.register(Box::new(gauge)).expect("a metric name used once");
     };
+    let counter = |name: &str, help: &str, value: f64| {
+        let counter = Counter::new(name, help).expect("a valid metric name");
+        counter.inc_by(value);
+        registry.register(Box::new(counter)).expect("a metric name used once");
+    };
     let labelled = |name: &str, help: &str, label: &str, value: &str| {
         let gauge = GaugeVec::new(Opts::new(name, help), &[label]).expect("a valid metric name");
         gauge.with_label_values(&[value]).set(1.0);
@@ -351,7 +491,7 @@ fn read_elsewhere(member: &Member) -> Registry {
     gauge("etcd_server_proposals_committed_total", "The committed index.", raft.committed() as f64);
     gauge("etcd_server_proposals_applied_total", "The applied index.", raft.applied() as f64);
     gauge("etcd_server_proposals_pending", "Proposals that wait for their outcome.", raft.pending() as f64);
-    gauge("etcd_server_leader_changes_seen_total", "Leaders seen come.", raft.leader_changes() as f64);
+    counter("etcd_server_leader_changes_seen_total", "Leaders seen come.", raft.leader_changes() as f64);
     gauge("etcd_server_quota_backend_bytes", "The quota in force.", member.quota() as f64);
     gauge("etcd_disk_defrag_inflight", "Whether a defragmentation runs.", flag(member.defragmenting() > 0));
     let store = member.store();
@@ -375,22 +515,35 @@ fn read_elsewhere(member: &Member) -> Registry {
         member.backend().size_in_use() as f64,
     );
     gauge(
-        "etcd_debugging_mvcc_range_total",
-        "Ranges seen by this member.",
-        member.metrics().ranges.get() as f64,
+        "etcd_mvcc_db_open_read_transactions",
+        "States of the backend that somebody reads, the newest included.",
+        member.backend().open_reads() as f64,
     );
+    let ranges = member.metrics().ranges.get() as f64;
+    counter("etcd_debugging_mvcc_range_total", "Ranges seen by this member.", ranges);
     if let Some(alarms) = alarms(member) {
         registry.register(Box::new(alarms)).expect("a metric name used once");
     }
     labelled("etcd_server_id", "This member's id.", "server_id", &format!("{:x}", member.id()));
     labelled("etcd_server_version", "The etcd version whose API is served.", "server_version", ETCD_VERSION);
+    // There is no Go in it.
+    labelled("etcd_server_go_version", "The version of Go.", "server_go_version", "none");
     labelled("cairn_server_version", "Cairn's own version.", "server_version", env!("CARGO_PKG_VERSION"));
     if let Some(version) = &member.cluster().version {
         // Major and minor: patches do not change what a cluster can do.
         let version = version.rsplit_once('.').map_or(version.as_str(), |(feature, _)| feature);
         labelled("etcd_cluster_version", "The cluster's version.", "cluster_version", version);
     }
-    crate::process::gauges(&gauge);
+    let features = &member.config().features;
+    if !features.is_empty() {
+        let options = Opts::new("etcd_server_feature_enabled", "Feature gates, and whether they are on.");
+        let gauges = GaugeVec::new(options, &["name", "stage"]).expect("a valid metric name");
+        for feature in features {
+            gauges.with_label_values(&[feature.name, feature.stage]).set(flag(feature.is_on));
+        }
+        registry.register(Box::new(gauges)).expect("a metric name used once");
+    }
+    crate::process::report(&gauge, &counter);
     peer_metrics::read(member, &registry);
     registry
 }

@@ -2,11 +2,11 @@
 
 use std::fs;
 
-/// Reports each number that the system gives.
-pub(crate) fn gauges(report: &impl Fn(&str, &str, f64)) {
+/// Reports each number that the system gives: those that go up and down, and the one that only goes up.
+pub(crate) fn report(report: &impl Fn(&str, &str, f64), counter: &impl Fn(&str, &str, f64)) {
     if let Some(stat) = fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(Stat::parse) {
         let ticks = rustix::param::clock_ticks_per_second() as f64;
-        report("process_cpu_seconds_total", "User and system time.", stat.cpu_ticks as f64 / ticks);
+        counter("process_cpu_seconds_total", "User and system time.", stat.cpu_ticks as f64 / ticks);
         report("process_virtual_memory_bytes", "Virtual memory.", stat.virtual_bytes as f64);
         let resident = stat.resident_pages as f64 * rustix::param::page_size() as f64;
         report("process_resident_memory_bytes", "Resident memory.", resident);

@@ -66,6 +66,10 @@ pub(crate) fn applied(metrics: &Metrics, applied: &Applied) {
         }
         _ => {}
     }
+    if let Some((_, events)) = applied.events.as_ref().filter(|_| tally.puts > 0) {
+        let size: usize = events.iter().filter(|event| !event.tombstone).map(mvcc::Event::size).sum();
+        metrics.put_size.add(i64::try_from(size).unwrap_or(i64::MAX));
+    }
     tally.count(metrics);
 }
 

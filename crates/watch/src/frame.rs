@@ -64,6 +64,11 @@ impl Frame {
         self.watch_id
     }
 
+    /// Whether the response says that a watcher begins or ends.
+    pub fn is_control(&self) -> bool {
+        self.prefix.control
+    }
+
     /// How many events the response carries.
     pub fn events(&self) -> usize {
         self.events
@@ -90,6 +95,8 @@ mod tag {
 pub(crate) struct Prefix {
     bytes: [u8; Prefix::MAX],
     len: u8,
+    /// Whether it says that a watcher begins or ends.
+    control: bool,
 }
 
 impl Prefix {
@@ -97,7 +104,7 @@ impl Prefix {
     const MAX: usize = 2 + 4 * 11 + 11 + 11 + 2 * 2 + 2;
 
     pub(crate) fn new(identity: Identity, revision: i64, watch_id: i64) -> Prefix {
-        let mut prefix = Prefix { bytes: [0; Prefix::MAX], len: 2 };
+        let mut prefix = Prefix { bytes: [0; Prefix::MAX], len: 2, control: false };
         prefix.number(tag::CLUSTER_ID, identity.cluster_id);
         prefix.number(tag::MEMBER_ID, identity.member_id);
         prefix.number(tag::REVISION, revision as u64);
@@ -110,11 +117,13 @@ impl Prefix {
 
     pub(crate) fn created(mut self) -> Prefix {
         self.number(tag::CREATED, 1);
+        self.control = true;
         self
     }
 
     pub(crate) fn canceled(mut self) -> Prefix {
         self.number(tag::CANCELED, 1);
+        self.control = true;
         self
     }
 
