@@ -56,6 +56,8 @@ pub mod check;
 mod cluster;
 mod command;
 mod compare;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod machine;
 mod member;
 pub mod permission;

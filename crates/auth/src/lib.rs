@@ -41,6 +41,8 @@
 
 mod caller;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod jwt;
 mod keys;
 mod range;

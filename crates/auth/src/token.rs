@@ -53,7 +53,7 @@ impl SimpleTokens {
     pub fn user(&mut self, token: &str, now: Duration) -> Option<String> {
         let (letters, index) = parts(token)?;
         let known = self.by_letters.get_mut(letters)?;
-        if known.until <= now || !(index == known.index || index + 1 == known.index) {
+        if known.until <= now || !(index == known.index || index.checked_add(1) == Some(known.index)) {
             return None;
         }
         known.until = now + self.ttl;

@@ -52,6 +52,15 @@ pub enum Target<'a> {
     },
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Target<'_> {
+    /// Memory, which nobody will find after a restart.
+    pub fn memory() -> Target<'static> {
+        let medium = Box::new(redb::backends::InMemoryBackend::new());
+        Target::Custom { medium, take_place: Box::new(|| Ok(())) }
+    }
+}
+
 impl std::fmt::Debug for Target<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

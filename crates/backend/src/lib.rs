@@ -98,6 +98,14 @@ pub enum Storage {
     Custom(Box<dyn StorageBackend>),
 }
 
+#[cfg(any(test, feature = "fuzzing"))]
+impl Storage {
+    /// Memory, empty and not shared with anybody.
+    pub fn memory() -> Storage {
+        Storage::Custom(Box::new(redb::backends::InMemoryBackend::new()))
+    }
+}
+
 /// Bounds on what the store keeps in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {

@@ -44,6 +44,8 @@
 
 pub mod digest;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod page;
 mod reader;
 mod source;

@@ -57,6 +57,10 @@
 
 mod disk;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+#[cfg(any(test, feature = "fuzzing"))]
+mod memory;
 mod reader;
 mod record;
 mod recovery;

@@ -17,6 +17,9 @@ pub(crate) const FRAME: usize = 8;
 /// More than any record header needs: kind, checksum, length of the data.
 pub(crate) const MAX_HEADER: usize = 2 + 6 + 11;
 
+/// Indexes and terms from here on are of no log: counting on from them could overflow.
+const SENSELESS: u64 = 1 << 63;
+
 /// What a record holds. The numbers are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -101,7 +104,7 @@ impl Encoder {
     }
 
     /// The data comes in two parts so that an entry's payload is copied once, straight to its place.
-    fn record(&mut self, kind: Kind, data: Option<[&[u8]; 2]>) {
+    pub(crate) fn record(&mut self, kind: Kind, data: Option<[&[u8]; 2]>) {
         let [front, back] = data.unwrap_or_default();
         if kind != Kind::Crc {
             self.crc = crc32c::crc32c_append(crc32c::crc32c_append(self.crc, front), back);
@@ -251,6 +254,9 @@ pub(crate) fn decode_entry(data: &[u8]) -> Result<Entry, &'static str> {
     if entry.term.0 == 0 || entry.index.0 == 0 {
         return Err("its entry has no term or no index");
     }
+    if entry.term.0 >= SENSELESS || entry.index.0 >= SENSELESS {
+        return Err("its entry has an index or a term without bound");
+    }
     Ok(entry)
 }
 
@@ -286,6 +292,9 @@ pub(crate) fn decode_state(data: &[u8]) -> Result<HardState, &'static str> {
     if state.term.0 == 0 {
         return Err("its hard state has no term");
     }
+    if state.term.0 >= SENSELESS || state.commit.0 >= SENSELESS {
+        return Err("its hard state has a term or a commit index without bound");
+    }
     Ok(state)
 }
 
@@ -305,6 +314,9 @@ pub(crate) fn decode_snapshot(data: &[u8]) -> Result<SnapshotMeta, &'static str>
     }
     if seen < 2 || (meta.index.0 == 0) != (meta.term.0 == 0) {
         return Err(BAD);
+    }
+    if meta.index.0 >= SENSELESS || meta.term.0 >= SENSELESS {
+        return Err("its snapshot marker has an index or a term without bound");
     }
     Ok(meta)
 }

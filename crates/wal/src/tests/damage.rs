@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use raft::{ConfState, Entry, EntryKind, Index, NodeId, SnapshotMeta, Term};
 
-use super::memory::MemoryDisk;
 use super::{create, entry, marker, open, state};
+use crate::memory::MemoryDisk;
 use crate::{Recovered, WalError};
 
 const SEGMENT: u64 = 400;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use raft::Index;
 
-use super::memory::MemoryDisk;
 use super::{create, entry, open, state};
+use crate::memory::MemoryDisk;
 use crate::{Disk, RealDisk, Wal, WalError};
 
 #[test]

@@ -4,7 +4,6 @@
 mod damage;
 mod golden;
 mod locking;
-mod memory;
 mod model;
 mod script;
 mod torn;
@@ -12,9 +11,9 @@ mod torn;
 use std::path::Path;
 use std::sync::Arc;
 
-use memory::MemoryDisk;
 use raft::{Entry, EntryKind, HardState, Index, NodeId, SnapshotMeta, Term};
 
+use crate::memory::MemoryDisk;
 use crate::{Options, Recovered, Wal, WalError};
 
 const DIR: &str = "/wal";

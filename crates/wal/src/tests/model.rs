@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use raft::{Entry, HardState, Index, Persist, PersistId, Snapshot, Term};
 
-use super::memory::MemoryDisk;
 use super::{Random, create, entry, marker, open, state};
 use crate::LogReader;
+use crate::memory::MemoryDisk;
 
 const SEGMENT: u64 = 1024;
 

@@ -14,9 +14,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::memory::MemoryDisk;
 use super::{DIR, create, entry, marker, open, state};
 use crate::disk::Disk;
+use crate::memory::MemoryDisk;
 use crate::record::{self, Kind};
 use crate::segment::{Reader, SegmentName, Step};
 use crate::{Options, Wal, WalError};

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::memory::MemoryDisk;
 use super::{create, entry, marker, open, state};
+use crate::memory::MemoryDisk;
 use raft::{Persist, PersistId, Snapshot};
 
 /// W4: sectors of one append persisted in any combination.

@@ -11,7 +11,7 @@ use crate::disk::{Disk, DiskFile, Guard};
 type Contents = Arc<Mutex<Vec<u8>>>;
 
 #[derive(Default)]
-pub(super) struct MemoryDisk {
+pub(crate) struct MemoryDisk {
     files: Mutex<BTreeMap<PathBuf, Contents>>,
     locked: Arc<AtomicBool>,
     scarce: Arc<AtomicBool>,
@@ -19,21 +19,28 @@ pub(super) struct MemoryDisk {
 
 impl MemoryDisk {
     /// From now on there is room for what is written, and none to be reserved.
-    pub(super) fn make_scarce(&self) {
+    #[cfg(test)]
+    pub(crate) fn make_scarce(&self) {
         self.scarce.store(true, Ordering::SeqCst);
     }
 
     /// Names and contents, as they are.
-    pub(super) fn image(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let files = self.files.lock().unwrap();
-        files.iter().map(|(path, data)| (path.clone(), data.lock().unwrap().clone())).collect()
+    #[cfg(test)]
+    pub(crate) fn image(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let files = self.files.lock().expect("no user of the disk panics while it holds it");
+        files
+            .iter()
+            .map(|(path, data)| {
+                (path.clone(), data.lock().expect("no user of the disk panics while it holds it").clone())
+            })
+            .collect()
     }
 
     /// A disk that holds `image`.
-    pub(super) fn from_image(image: &BTreeMap<PathBuf, Vec<u8>>) -> Arc<MemoryDisk> {
+    pub(crate) fn from_image(image: &BTreeMap<PathBuf, Vec<u8>>) -> Arc<MemoryDisk> {
         let disk = MemoryDisk::default();
         let files = image.iter().map(|(path, data)| (path.clone(), Arc::new(Mutex::new(data.clone()))));
-        *disk.files.lock().unwrap() = files.collect();
+        *disk.files.lock().expect("no user of the disk panics while it holds it") = files.collect();
         Arc::new(disk)
     }
 }
@@ -52,7 +59,7 @@ impl Drop for Claim {
 
 impl Disk for MemoryDisk {
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let files = self.files.lock().unwrap();
+        let files = self.files.lock().expect("no user of the disk panics while it holds it");
         let inside = files.keys().filter(|path| path.parent() == Some(dir));
         Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
     }
@@ -62,7 +69,7 @@ impl Disk for MemoryDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let mut files = self.files.lock().unwrap();
+        let mut files = self.files.lock().expect("no user of the disk panics while it holds it");
         if files.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
@@ -72,20 +79,25 @@ impl Disk for MemoryDisk {
     }
 
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let files = self.files.lock().unwrap();
+        let files = self.files.lock().expect("no user of the disk panics while it holds it");
         let contents = files.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(MemoryFile(contents.clone(), self.scarce.clone())))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut files = self.files.lock().unwrap();
+        let mut files = self.files.lock().expect("no user of the disk panics while it holds it");
         let contents = files.remove(from).ok_or(io::ErrorKind::NotFound)?;
         files.insert(to.into(), contents);
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.files.lock().unwrap().remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+        self.files
+            .lock()
+            .expect("no user of the disk panics while it holds it")
+            .remove(path)
+            .map(|_| ())
+            .ok_or(io::ErrorKind::NotFound.into())
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
@@ -102,11 +114,11 @@ impl Disk for MemoryDisk {
 
 impl DiskFile for MemoryFile {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap().len() as u64)
+        Ok(self.0.lock().expect("no user of the disk panics while it holds it").len() as u64)
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let data = self.0.lock().unwrap();
+        let data = self.0.lock().expect("no user of the disk panics while it holds it");
         let from = offset as usize;
         let bytes = data.get(from..from + buf.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         buf.copy_from_slice(bytes);
@@ -114,7 +126,7 @@ impl DiskFile for MemoryFile {
     }
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        let mut data = self.0.lock().unwrap();
+        let mut data = self.0.lock().expect("no user of the disk panics while it holds it");
         let to = offset as usize + buf.len();
         if data.len() < to {
             data.resize(to, 0);
@@ -131,14 +143,14 @@ impl DiskFile for MemoryFile {
         if self.1.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let mut data = self.0.lock().unwrap();
+        let mut data = self.0.lock().expect("no user of the disk panics while it holds it");
         let size = data.len().max(size as usize);
         data.resize(size, 0);
         Ok(())
     }
 
     fn set_len(&self, size: u64) -> io::Result<()> {
-        self.0.lock().unwrap().resize(size as usize, 0);
+        self.0.lock().expect("no user of the disk panics while it holds it").resize(size as usize, 0);
         Ok(())
     }
 
