@@ -8,6 +8,7 @@ pub(crate) mod cluster;
 mod features;
 pub(crate) mod gates;
 pub(crate) mod load;
+mod security;
 #[cfg(test)]
 mod tests;
 pub(crate) mod url;
@@ -21,7 +22,8 @@ use serde_json::Value;
 use crate::flags::{self, Given, Status, help, number};
 use crate::logging;
 use crate::note::{Level, Note};
-use url::{Scheme, Url};
+use security::Security;
+use url::Url;
 
 /// The quota that 0 stands for, in bytes.
 const DEFAULT_QUOTA: i64 = 2 * 1024 * 1024 * 1024;
@@ -45,14 +47,16 @@ pub(crate) struct Config {
     /// Where the write-ahead log is, if not below `data_dir`.
     pub wal_dir: Option<PathBuf>,
 
-    /// Where to listen for peers. Each has a [`Url::socket_addr`].
+    /// Where to listen for peers. Each has a [`Url::socket_addr`], or is a path.
     pub listen_peer_urls: Vec<Url>,
-    /// Where to listen for clients. Each has a [`Url::socket_addr`].
+    /// Where to listen for clients, likewise.
     pub listen_client_urls: Vec<Url>,
     /// Where peers are told to find this member.
     pub advertise_peer_urls: Vec<Url>,
     /// Where clients are told to find this member.
     pub advertise_client_urls: Vec<Url>,
+    /// TLS, for those who listen and those who connect.
+    pub security: Security,
     /// Set SO_REUSEPORT when listening.
     pub socket_reuse_port: bool,
     /// Set SO_REUSEADDR when listening.
@@ -205,8 +209,6 @@ impl Config {
             "in the format \"host:port\", \"unix:/path/to/socket\" or \"unixs:/path/to/socket\"",
             &advertise_client_urls,
         )?;
-        listenable("--listen-peer-urls", &listen_peer_urls)?;
-        listenable("--listen-client-urls", &listen_client_urls)?;
 
         let (heartbeat_interval, election_ticks) = timing(given)?;
         if source == Source::CommandLine
@@ -216,6 +218,7 @@ impl Config {
             return Err(UNSET_ADVERTISE.to_owned());
         }
         no_automatic_compaction(given)?;
+        let security = Security::new(given, source)?;
 
         let max_request_bytes = given.unsigned("max-request-bytes");
         if max_request_bytes > RECOMMENDED_REQUEST_BYTES {
@@ -234,6 +237,7 @@ impl Config {
             listen_client_urls,
             advertise_peer_urls,
             advertise_client_urls,
+            security,
             socket_reuse_port: given.bool("socket-reuse-port"),
             socket_reuse_address: given.bool("socket-reuse-address"),
             initial_cluster: given.text("initial-cluster"),
@@ -374,18 +378,6 @@ fn advertisable(flag: &str, shape: &str, urls: &[Url]) -> Result<(), String> {
     urls.iter()
         .try_for_each(Url::check_host)
         .map_err(|words| format!("{flag} {:?} must be {shape} ({words})", url::join(urls)))
-}
-
-fn listenable(flag: &str, urls: &[Url]) -> Result<(), String> {
-    let missing = |url: &Url| match url.scheme {
-        Scheme::Http => None,
-        Scheme::Https | Scheme::Unixs => Some("does not speak TLS yet"),
-        Scheme::Unix => Some("does not listen on unix sockets yet"),
-    };
-    match urls.iter().find_map(|url| missing(url).map(|missing| (url, missing))) {
-        Some((url, missing)) => Err(format!("{flag} {url} has no effect yet: Cairn {missing}")),
-        None => Ok(()),
-    }
 }
 
 /// The length of a tick, and how many of them an election timeout has.

@@ -6,6 +6,7 @@
 //! wants, and says no in etcd's words when it makes no sense.
 
 mod config;
+mod doors;
 mod flags;
 #[cfg(test)]
 mod golden;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use gateway::{Access, Gateway, Http2, Listeners, Names, Settings};
+use gateway::{Access, Gateway, Http2, Names, Settings};
 use server::{Server, ThreadFailure};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,10 +14,11 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 
 use crate::config::cluster::Bootstrap;
-use crate::config::url::{self, Url};
+use crate::config::url;
 use crate::config::{ClusterState, Config, Metrics};
+use crate::doors::{self, Doors};
 use crate::logging;
-use crate::note::{self, Level, Note};
+use crate::note::{Level, Note};
 use crate::systemd;
 
 /// How long an orderly end may take before the process ends all the same. What is acknowledged is
@@ -53,12 +54,10 @@ struct Started {
 fn start(config: &Config) -> Result<Started, String> {
     // Ports first: one that is taken is the most common mistake, and the data directory need not be
     // touched to find it out.
-    let listeners = Listeners {
-        client: bind(config, &config.listen_client_urls)?,
-        peer: bind(config, &config.listen_peer_urls)?,
-    };
+    let Doors { listeners, peer, client_cert_auth } = Doors::open(config)?;
     let (report, failures) = unbounded_channel();
-    let mut server = Server::start(member_config(config)?, report).map_err(|error| error.to_string())?;
+    let settings = server::Config { peer_tls: peer, client_cert_auth, ..member_config(config)? };
+    let mut server = Server::start(settings, report).map_err(|error| error.to_string())?;
     let (interval, timeout) =
         config.grpc_keepalive.map_or((Duration::ZERO, Duration::from_secs(20)), |keep_alive| {
             (keep_alive.interval, keep_alive.timeout)
@@ -76,13 +75,21 @@ fn start(config: &Config) -> Result<Started, String> {
         },
         json: config.enable_grpc_gateway,
     };
-    let addresses = url::strings(&config.listen_client_urls);
+    let addresses = doors::told(&config.listen_client_urls);
     let (serve, serving) = watch::channel(false);
     let gateway = Gateway::new(server.member().clone(), listeners, settings, move || {
         // Scripts and test suites wait for these very words.
         tracing::info!("ready to serve client requests");
-        for address in &addresses {
-            tracing::info!(address, "serving client traffic insecurely; this is strongly discouraged!");
+        for (address, is_secure) in &addresses {
+            if *is_secure {
+                tracing::info!(traffic = "grpc+http", address, "serving client traffic securely");
+            } else {
+                tracing::info!(
+                    traffic = "grpc+http",
+                    address,
+                    "serving client traffic insecurely; this is strongly discouraged!"
+                );
+            }
         }
         serve.send_replace(true);
     });
@@ -97,17 +104,6 @@ fn start(config: &Config) -> Result<Started, String> {
         .serve(move |shard| gateway.clone().serve(shard))
         .map_err(|error| format!("cannot start a runtime: {error}"))?;
     Ok(Started { server, failures, serving, runtime, interrupt, terminate })
-}
-
-fn bind(config: &Config, urls: &[Url]) -> Result<Vec<std::net::TcpListener>, String> {
-    urls.iter()
-        .map(|url| {
-            // `Config::new` has made sure that there is an address.
-            let address = url.socket_addr().ok_or_else(|| format!("cannot listen at {url}"))?;
-            gateway::bind(address, config.socket_reuse_address, config.socket_reuse_port)
-                .map_err(|error| format!("listen tcp {address}: bind: {}", note::system_words(&error)))
-        })
-        .collect()
 }
 
 fn member_config(config: &Config) -> Result<server::Config, String> {
@@ -150,7 +146,9 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
         auth_token: server::AuthToken::parse(&config.auth_token)?,
         auth_token_ttl: config.auth_token_ttl,
         bcrypt_cost: config.bcrypt_cost,
+        // Put in where certificates are read.
         client_cert_auth: false,
+        peer_tls: tls::Client::default(),
         extensive_metrics: config.metrics == Metrics::Extensive,
         no_fsync: config.unsafe_no_fsync,
         not_serving_on_defrag: config.not_serving_on_defrag,

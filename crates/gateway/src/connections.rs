@@ -1,11 +1,10 @@
 //! Connections: accepted on one thread, dealt out to all, ended in order.
 
 use std::convert::Infallible;
-use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use grpc::Services;
+use grpc::{ClientCertificate, Services};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -13,6 +12,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use parking_lot::Mutex;
 use server::{Member, REQUEST_OVERHEAD};
+use tls::{Door, Guest, Handshakes, Listener, Socket, Stream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, channel, unbounded_channel};
 use tonic::body::Body;
 
@@ -67,8 +67,8 @@ struct Inner {
     /// None where it is switched off.
     json: Option<Json>,
     listeners: Mutex<Option<Listeners>>,
-    deal_to: Vec<UnboundedSender<TcpStream>>,
-    dealt: Mutex<Vec<Option<UnboundedReceiver<TcpStream>>>>,
+    deal_to: Vec<UnboundedSender<Guest>>,
+    dealt: Mutex<Vec<Option<UnboundedReceiver<Guest>>>>,
     ready: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -129,9 +129,18 @@ impl Gateway {
             .keep_alive_interval((!http2.keepalive_interval.is_zero()).then_some(http2.keepalive_interval))
             .keep_alive_timeout(http2.keepalive_timeout);
         let open = GracefulShutdown::new();
+        let (enter, mut entered) = unbounded_channel();
+        let handshakes = Handshakes::default();
         loop {
             tokio::select! {
-                Some(stream) = dealt.recv() => self.connect(stream, &builder, &open),
+                Some(guest) = dealt.recv() => match guest.settle() {
+                    Ok((socket, door)) if door.is_open() => {
+                        self.connect(Stream::Plain(socket), &builder, &open);
+                    }
+                    Ok((socket, door)) => handshakes.spawn(let_in(socket, door, enter.clone())),
+                    Err(error) => tracing::warn!(%error, "failed to take in a connection"),
+                },
+                Some(stream) = entered.recv() => self.connect(stream, &builder, &open),
                 () = self.0.member.stopping() => break,
             }
         }
@@ -141,15 +150,15 @@ impl Gateway {
         }
     }
 
-    fn connect(&self, stream: TcpStream, builder: &Builder<TokioExecutor>, open: &GracefulShutdown) {
-        // Answers are small and written whole: waiting to fill a segment only delays them.
-        let _ = stream.set_nodelay(true);
-        let Ok(stream) = tokio::net::TcpStream::from_std(stream) else { return };
+    fn connect(&self, stream: Stream, builder: &Builder<TokioExecutor>, open: &GracefulShutdown) {
         let gateway = self.clone();
+        let caller = Caller::of(&stream);
         let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
-            let gateway = gateway.clone();
+            let (gateway, caller) = (gateway.clone(), caller.clone());
             // Boxed, since a call is large, and hyper and tokio would move it several times.
-            Box::pin(async move { Ok::<http::Response<Body>, Infallible>(gateway.answer(request).await) })
+            Box::pin(
+                async move { Ok::<http::Response<Body>, Infallible>(gateway.answer(request, caller).await) },
+            )
         });
         let metrics = self.0.member.metrics();
         let stream = Counted {
@@ -168,22 +177,34 @@ impl Gateway {
         });
     }
 
-    async fn answer(&self, request: http::Request<Incoming>) -> http::Response<Body> {
+    async fn answer(&self, mut request: http::Request<Incoming>, caller: Caller) -> http::Response<Body> {
         let is_grpc = request
             .headers()
             .get(http::header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
         if is_grpc && request.version() == http::Version::HTTP_2 {
+            if let Some(certificate) = caller.certificate() {
+                request.extensions_mut().insert(certificate.clone());
+            }
             self.0.services.call(request).await
         } else {
-            self.answer_http(request).await
+            self.answer_http(request, &caller).await
         }
     }
 
     /// Answers what is not gRPC, to whom it may concern.
-    async fn answer_http(&self, mut request: http::Request<Incoming>) -> http::Response<Body> {
+    async fn answer_http(
+        &self,
+        mut request: http::Request<Incoming>,
+        caller: &Caller,
+    ) -> http::Response<Body> {
         let access = &self.0.settings.access;
-        if let Some(refusal) = access.refuse(&request) {
+        json::rename(&mut request);
+        let refusal = match caller {
+            Caller::Plain => access.refuse(&request),
+            Caller::Secured(_) => self.refuse_name(&request, caller),
+        };
+        if let Some(refusal) = refusal {
             return refusal.map(|text| Body::new(Full::new(text)));
         }
         let origin = access::origin(&request);
@@ -191,7 +212,6 @@ impl Gateway {
             // A browser that asks whether it may ask.
             http::Response::new(Body::empty())
         } else {
-            json::rename(&mut request);
             match &self.0.json {
                 Some(json) if request.uri().path().starts_with(json::PREFIX) => {
                     json.answer(&self.0.services, request).await
@@ -203,18 +223,39 @@ impl Gateway {
         response
     }
 
-    async fn accept(self, listener: TcpListener) {
+    /// The answer to a client whose certificate names somebody, where that would be passed over: with JSON a user
+    /// needs a token.
+    fn refuse_name(
+        &self,
+        request: &http::Request<Incoming>,
+        caller: &Caller,
+    ) -> Option<http::Response<bytes::Bytes>> {
+        let names_somebody =
+            caller.certificate().is_some_and(|certificate| !certificate.common_name.is_empty());
+        let is_passed_over = self.0.json.is_some()
+            && self.0.member.config().client_cert_auth
+            && request.uri().path().starts_with(json::PREFIX)
+            && self.0.member.auth().is_enabled();
+        (names_somebody && is_passed_over).then(|| {
+            endpoints::error(
+                http::StatusCode::BAD_REQUEST,
+                "CommonName of client sending a request against gateway will be ignored and not used as expected",
+            )
+        })
+    }
+
+    async fn accept(self, listener: Listener) {
         let mut turn = 0;
-        self.each_connection(listener, |stream| {
+        self.each_connection(listener, |guest| {
             // A thread that is gone belongs to a member that stops.
-            let _ = self.0.deal_to[turn].send(stream);
+            let _ = self.0.deal_to[turn].send(guest);
             turn = (turn + 1) % self.0.deal_to.len();
         })
         .await;
     }
 
     /// Has the peers' thread listen; what it does not answer itself is answered on this one.
-    fn meet_peers(&self, listeners: Vec<TcpListener>) {
+    fn meet_peers(&self, listeners: Vec<Listener>) {
         let (ask, questions) = channel(MAX_QUESTIONS);
         for listener in listeners {
             self.0.member.peers().serve(listener, ask.clone());
@@ -223,8 +264,8 @@ impl Gateway {
     }
 
     /// Accepts until the member stops.
-    async fn each_connection(&self, listener: TcpListener, mut take: impl FnMut(TcpStream)) {
-        let listener = match tokio::net::TcpListener::from_std(listener) {
+    async fn each_connection(&self, listener: Listener, mut take: impl FnMut(Guest)) {
+        let listener = match listener.listen() {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::error!(%error, "cannot accept connections");
@@ -235,10 +276,10 @@ impl Gateway {
         let mut rest = first;
         loop {
             tokio::select! {
-                accepted = listener.accept() => match accepted.and_then(|(stream, _)| stream.into_std()) {
-                    Ok(stream) => {
+                accepted = listener.accept() => match accepted {
+                    Ok(guest) => {
                         rest = first;
-                        take(stream);
+                        take(guest);
                     }
                     Err(error) => {
                         // Out of file descriptors, most likely: more will be free, but nobody knows when.
@@ -249,6 +290,48 @@ impl Gateway {
                 },
                 () = self.0.member.stopping() => return,
             }
+        }
+    }
+}
+
+/// Who has connected, as far as their connection tells.
+#[derive(Clone)]
+enum Caller {
+    /// Nothing is known.
+    Plain,
+    /// Somebody over TLS, with the certificate that they have proved to own.
+    Secured(Option<Arc<ClientCertificate>>),
+}
+
+impl Caller {
+    fn of(stream: &Stream) -> Caller {
+        if !stream.is_secure() {
+            return Caller::Plain;
+        }
+        let certificate = stream.common_name().map(|common_name| ClientCertificate { common_name });
+        Caller::Secured(certificate.map(Arc::new))
+    }
+
+    fn certificate(&self) -> Option<&ClientCertificate> {
+        match self {
+            Caller::Secured(Some(certificate)) => Some(certificate),
+            Caller::Secured(None) | Caller::Plain => None,
+        }
+    }
+}
+
+/// Takes in a connection that has to prove something first.
+async fn let_in(socket: Socket, door: Door, entered: UnboundedSender<Stream>) {
+    match door.enter(socket).await {
+        // Nobody waits for it if the member stops.
+        Ok(stream) => drop(entered.send(stream)),
+        Err(rejection) => {
+            let remote = rejection.remote.map_or_else(|| "@".to_owned(), |remote| remote.to_string());
+            tracing::warn!(
+                "remote-addr" = remote,
+                error = rejection.why,
+                "rejected connection on client endpoint"
+            );
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tls::Listener;
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -12,9 +13,9 @@ const BACKLOG: i32 = 1024;
 #[derive(Default)]
 pub struct Listeners {
     /// Where clients connect.
-    pub client: Vec<TcpListener>,
+    pub client: Vec<Listener>,
     /// Where the other members connect.
-    pub peer: Vec<TcpListener>,
+    pub peer: Vec<Listener>,
 }
 
 /// Binds a socket and starts to listen.

@@ -48,8 +48,8 @@
 //!
 //! # What is left out
 //!
-//! TLS: `connect` and `serve` are the places for it. The two streams of before etcd 2.1. Limits on who
-//! may connect: whoever knows the cluster's id is believed.
+//! The two streams of before etcd 2.1. Limits on who may connect but those of TLS: without it, whoever
+//! knows the cluster's id is believed.
 //!
 //! # The map
 //!
@@ -57,6 +57,7 @@
 //! |---|---|
 //! | `codec` | `raft::Message` to `raftpb.Message` and back |
 //! | `framing` | messages on a stream, both ways to write them |
+//! | `budget` | a bound on what arrives |
 //! | `channel` | a bounded queue between threads |
 //! | `company` | commit indexes that wait for the next entries |
 //! | `link` | one peer: its queues, addresses and figures |
@@ -69,6 +70,7 @@
 //! | `connect`, [`client`] | connections, and small questions to a peer |
 //! | `identity`, `verdict` | headers and answers |
 
+mod budget;
 mod channel;
 pub mod client;
 mod clock;
@@ -90,7 +92,6 @@ mod verdict;
 mod writer;
 
 use std::io;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -178,10 +179,10 @@ impl Peers {
         Ok(Peers(Arc::new(Thread { hub, thread: Mutex::new(Some(thread)) })))
     }
 
-    /// Answers on a bound socket: `/raft` and below here, everything else by way of `other`.
-    pub fn serve(&self, listener: TcpListener, other: mpsc::Sender<Other>) {
+    /// Answers those who connect: `/raft` and below here, everything else by way of `other`.
+    pub fn serve(&self, listener: impl Into<tls::Listener>, other: mpsc::Sender<Other>) {
         let hub = &self.0.hub;
-        hub.spawn(serve::accept(Arc::clone(hub), listener, other));
+        hub.spawn(serve::accept(Arc::clone(hub), listener.into(), other));
     }
 
     /// Begins to speak with a member, as one of the cluster. Nothing if it is known as one already.

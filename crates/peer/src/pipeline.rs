@@ -102,7 +102,7 @@ async fn post(
         let mut sender = match sender {
             Some(sender) => sender,
             None => {
-                let connection = connect(&address, settings.dial_timeout, settings.write_timeout)
+                let connection = connect(&address, settings)
                     .await
                     .map_err(|error| error.to_string())?;
                 let (sender, connection) =

@@ -63,7 +63,7 @@ pub(crate) async fn run(hub: Arc<Hub>, link: Arc<Link>) {
 async fn ask(hub: &Hub, address: &Address) -> Result<(Duration, i128), String> {
     const LONGEST: usize = 4096;
     let settings = &hub.settings;
-    let connection = connect(address, settings.dial_timeout, settings.write_timeout).await;
+    let connection = connect(address, settings).await;
     let connection = connection.map_err(|error| error.to_string())?;
     let handshake = http1::handshake::<_, Empty<Bytes>>(connection).await;
     let (mut sender, connection) = handshake.map_err(|error| error.to_string())?;

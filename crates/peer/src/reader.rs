@@ -166,7 +166,7 @@ struct Stream {
 
 async fn dial(hub: &Hub, link: &Link, kind: Kind, address: &Address) -> Result<Stream, Failure> {
     let settings = &hub.settings;
-    let connection = connect(address, settings.dial_timeout, settings.write_timeout).await?;
+    let connection = connect(address, settings).await?;
     let (mut sender, connection) = http1::handshake(connection).await?;
     let mut connection = Box::pin(connection.fuse());
     let mut headers = identity::introduction(settings);

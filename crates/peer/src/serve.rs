@@ -1,7 +1,6 @@
 //! The peer port: raft's paths are answered here, all others elsewhere.
 
 use std::convert::Infallible;
-use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,12 +16,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use raft::Body;
-use tokio::net::TcpStream;
+use tls::{Guest, Handshakes, Listener, Stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use crate::connect::Impatient;
-use crate::framing::{Kind, MAX_FRAME};
+use crate::budget::{Budget, TOO_MUCH};
+use crate::framing::Kind;
 use crate::hub::Hub;
 use crate::identity::{self, CLUSTER_ID, FROM, MIN_VERSION, OTHER_CLUSTER, RAFT_TO, VERSION, hex_value};
 use crate::link::count;
@@ -31,6 +31,10 @@ use crate::{Other, codec, probe, snapshot};
 
 /// How long the head of a request may take.
 const HEAD: Duration = Duration::from_secs(10);
+
+/// The longest message that is posted, in bytes. What may be longer comes on streams, which this member has asked
+/// for.
+const LONGEST_MESSAGE: usize = 64 << 20;
 
 /// The longest body of a request that is not raft's, bytes.
 const LONGEST_OTHER: usize = 16 << 20;
@@ -73,19 +77,19 @@ impl HttpBody for Reply {
 type Answer = Response<Reply>;
 
 /// Accepts for as long as the thread runs.
-pub(crate) async fn accept(hub: Arc<Hub>, listener: TcpListener, other: mpsc::Sender<Other>) {
-    let listener =
-        match listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener)) {
-            Ok(listener) => listener,
-            Err(error) => return hub.events.failed(&format!("cannot accept peers: {error}")),
-        };
+pub(crate) async fn accept(hub: Arc<Hub>, listener: Listener, other: mpsc::Sender<Other>) {
+    let listener = match listener.listen() {
+        Ok(listener) => listener,
+        Err(error) => return hub.events.failed(&format!("cannot accept peers: {error}")),
+    };
+    let handshakes = Handshakes::default();
     let (first, last) = RESTS;
     let mut rest = first;
     loop {
         match listener.accept().await {
-            Ok((stream, from)) => {
+            Ok(guest) => {
                 rest = first;
-                hub.spawn(connection(Arc::clone(&hub), stream, from, other.clone()));
+                let_in(&hub, guest, &handshakes, &other);
             }
             Err(error) => {
                 tracing::warn!(%error, "retry-in" = ?rest, "failed to accept a peer");
@@ -96,9 +100,35 @@ pub(crate) async fn accept(hub: Arc<Hub>, listener: TcpListener, other: mpsc::Se
     }
 }
 
-async fn connection(hub: Arc<Hub>, stream: TcpStream, from: SocketAddr, other: mpsc::Sender<Other>) {
-    // Pieces are put together beforehand: waiting to fill a segment only delays them.
-    let _ = stream.set_nodelay(true);
+/// Serves somebody who has connected, once they have proved what they have to.
+fn let_in(hub: &Arc<Hub>, guest: Guest, handshakes: &Handshakes, other: &mpsc::Sender<Other>) {
+    let (socket, door) = match guest.settle() {
+        Ok(settled) => settled,
+        Err(error) => return tracing::warn!(%error, "failed to take in a peer"),
+    };
+    let (hub, other) = (Arc::clone(hub), other.clone());
+    let from = socket.remote().map_or_else(|| "@".to_owned(), |remote| remote.to_string());
+    if door.is_open() {
+        let spawner = Arc::clone(&hub);
+        spawner.spawn(connection(hub, Stream::Plain(socket), from, other));
+        return;
+    }
+    handshakes.spawn(async move {
+        match door.enter(socket).await {
+            Ok(stream) => {
+                let spawner = Arc::clone(&hub);
+                spawner.spawn(connection(hub, stream, from, other));
+            }
+            Err(rejection) => tracing::warn!(
+                "remote-addr" = from,
+                error = rejection.why,
+                "rejected connection on peer endpoint"
+            ),
+        }
+    });
+}
+
+async fn connection(hub: Arc<Hub>, stream: Stream, from: String, other: mpsc::Sender<Other>) {
     let stream = TokioIo::new(Impatient::new(stream, hub.settings.write_timeout));
     let service = service_fn(move |request: Request<Incoming>| {
         let (hub, other) = (Arc::clone(&hub), other.clone());
@@ -110,7 +140,7 @@ async fn connection(hub: Arc<Hub>, stream: TcpStream, from: SocketAddr, other: m
         .serve_connection(stream, service)
         .await;
     if let Err(error) = served {
-        tracing::debug!(%from, %error, "peer connection ended");
+        tracing::debug!(from, %error, "peer connection ended");
     }
 }
 
@@ -223,7 +253,7 @@ async fn take_message(hub: &Arc<Hub>, request: Request<Incoming>) -> Result<(), 
     let bad = |why: String| (StatusCode::BAD_REQUEST, why);
     introduce(hub, request.headers())?;
     let from = identity::parse_id(identity::text(request.headers(), &FROM));
-    let body = read(request.into_body(), MAX_FRAME as usize, hub.settings.read_timeout).await;
+    let body = read(request.into_body(), LONGEST_MESSAGE, &hub.bodies, hub.settings.read_timeout).await;
     let bytes = body.map_err(|error| bad(format!("error reading raft message: {error}")))?;
     let link = from.and_then(|from| hub.link(from));
     if let Some(link) = &link {
@@ -288,7 +318,7 @@ fn introduce(hub: &Arc<Hub>, headers: &HeaderMap) -> Result<(), (StatusCode, Str
 
 async fn elsewhere(hub: &Hub, request: Request<Incoming>, other: mpsc::Sender<Other>) -> Answer {
     let (head, body) = request.into_parts();
-    let body = match read(body, LONGEST_OTHER, hub.settings.read_timeout).await {
+    let body = match read(body, LONGEST_OTHER, &hub.bodies, hub.settings.read_timeout).await {
         Ok(body) => body,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, &error),
     };
@@ -304,7 +334,8 @@ async fn elsewhere(hub: &Hub, request: Request<Incoming>, other: mpsc::Sender<Ot
 }
 
 /// Reads a body that is not too long and does not pause for too long.
-async fn read(body: Incoming, longest: usize, limit: Duration) -> Result<Bytes, String> {
+async fn read(body: Incoming, longest: usize, budget: &Budget, limit: Duration) -> Result<Bytes, String> {
+    let mut share = budget.share();
     let mut body = Limited::new(body, longest);
     let mut first = Bytes::new();
     let mut all = Vec::new();
@@ -312,6 +343,9 @@ async fn read(body: Incoming, longest: usize, limit: Duration) -> Result<Bytes, 
         let frame = timeout(limit, body.frame()).await.map_err(|_| "timed out".to_owned())?;
         let Some(frame) = frame else { break };
         let Ok(data) = frame.map_err(|error| error.to_string())?.into_data() else { continue };
+        if !share.take(data.len()) {
+            return Err(TOO_MUCH.to_owned());
+        }
         if first.is_empty() && all.is_empty() {
             first = data;
         } else {

@@ -10,7 +10,7 @@ pub struct Settings {
     pub id: u64,
     /// The cluster; whoever names another one is turned away.
     pub cluster_id: u64,
-    /// The peer URLs that this member advertises, `http://host:port` each.
+    /// The peer URLs that this member advertises, `http://host:port` or the like.
     pub urls: Vec<String>,
     /// The etcd version spoken, `major.minor.patch`.
     pub version: &'static str,
@@ -18,6 +18,8 @@ pub struct Settings {
     pub min_cluster_version: &'static str,
     /// Where databases that were sent to this member end up. Made if it is missing.
     pub snapshot_dir: PathBuf,
+    /// How those behind `https` and `unixs` are believed, and what they are shown.
+    pub tls: tls::Client,
     /// How long a connection may take to come about.
     pub dial_timeout: Duration,
     /// A stream that says nothing for this long is given up. Writers say something three times as
@@ -45,6 +47,7 @@ impl Settings {
             version: "3.7.1",
             min_cluster_version: "3.0.0",
             snapshot_dir,
+            tls: tls::Client::default(),
             dial_timeout: Duration::from_secs(1) + election_timeout,
             read_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(5),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::raw::{Impostor, Wire, listen_to};
 use common::{Member, append, heartbeat, pair, snapshot, until};
+use peer::client::{self, ClientError};
 use raft::Body;
 
 #[test]
@@ -329,19 +330,18 @@ fn small_questions_are_answered_within_their_time() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let long = Duration::from_secs(20);
     runtime.block_on(async {
-        let url = format!("{}/leases?x=y", two.url);
+        let tls = tls::Client::default();
         let kind = http::HeaderValue::from_static("application/protobuf");
-        let answer = peer::client::post(&url, kind, "body".into(), long).await.unwrap();
+        let answer = client::post(&tls, &two.url, "/leases?x=y", kind, "body".into(), long).await.unwrap();
         assert_eq!(answer.body(), "/leases?x=y \"application/protobuf\" b\"body\"");
-        let url = format!("{}/members", two.url);
-        let late = peer::client::get(&url, Duration::from_millis(50)).await;
-        assert!(matches!(late, Err(peer::client::ClientError::TimedOut)), "{late:?}");
+        let late = client::get(&tls, &two.url, "/members", Duration::from_millis(50)).await;
+        assert!(matches!(late, Err(ClientError::TimedOut)), "{late:?}");
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let refused = peer::client::get(&format!("http://{nobody}/version"), long).await;
-        assert!(matches!(refused, Err(peer::client::ClientError::Io(_))), "{refused:?}");
-        for odd in ["", "version", "https://127.0.0.1/version", "unix://x"] {
-            let refused = peer::client::get(odd, long).await;
-            assert!(matches!(refused, Err(peer::client::ClientError::Url(_))), "{odd}: {refused:?}");
+        let refused = client::get(&tls, &format!("http://{nobody}"), "/version", long).await;
+        assert!(matches!(refused, Err(ClientError::Io(_))), "{refused:?}");
+        for odd in ["", "version", "ftp://127.0.0.1", "unix://"] {
+            let refused = client::get(&tls, odd, "/version", long).await;
+            assert!(matches!(refused, Err(ClientError::Url(_))), "{odd}: {refused:?}");
         }
     });
     drop(answering.join());

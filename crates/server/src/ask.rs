@@ -38,12 +38,18 @@ pub(crate) fn wait<T: Send>(question: impl Future<Output = T> + Send) -> Option<
 ///
 /// # Errors
 /// None answers, in etcd's words.
-pub(crate) fn members(urls: Vec<String>, limit: Duration, failures: Failures) -> Result<Known, String> {
+pub(crate) fn members(
+    tls: &tls::Client,
+    urls: Vec<String>,
+    limit: Duration,
+    failures: Failures,
+) -> Result<Known, String> {
     const NONE: &str = "could not retrieve cluster information from the given URLs";
     let asking = async move {
         for url in urls {
             let address = format!("{url}/members");
-            let answer = client::get(&address, limit).await.map_err(|error| format!("{error:?}"));
+            let answer =
+                client::get(tls, &url, "/members", limit).await.map_err(|error| format!("{error:?}"));
             match answer.and_then(|response| read_members(&response)) {
                 Ok(known) if known.members.is_empty() => {
                     return Err("failed to get raft cluster member(s) from the given URLs".to_owned());

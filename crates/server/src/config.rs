@@ -96,6 +96,8 @@ pub struct Config {
     pub bcrypt_cost: u32,
     /// `--client-cert-auth`: clients prove to own a certificate, and the common name in it is a user's.
     pub client_cert_auth: bool,
+    /// How other members are believed, and what they are shown.
+    pub peer_tls: tls::Client,
     /// `--metrics extensive`.
     pub extensive_metrics: bool,
     /// `--unsafe-no-fsync`.
@@ -164,6 +166,7 @@ impl Config {
             auth_token_ttl: Duration::from_secs(300),
             bcrypt_cost: DEFAULT_COST,
             client_cert_auth: false,
+            peer_tls: tls::Client::default(),
             extensive_metrics: false,
             no_fsync: false,
             not_serving_on_defrag: false,

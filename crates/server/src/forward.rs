@@ -97,7 +97,8 @@ impl Member {
             if leader.id != self.id() {
                 let body = Bytes::from(LeaseKeepAliveRequest { id }.encode_to_vec());
                 for url in &leader.peer_urls {
-                    if let Some(ttl) = ask_to_renew(url, id, body.clone(), self.one_try(until)).await? {
+                    let limit = self.one_try(until);
+                    if let Some(ttl) = ask_to_renew(self.peer_tls(), url, id, body.clone(), limit).await? {
                         return Ok(ttl);
                     }
                 }
@@ -168,7 +169,8 @@ impl Member {
             let leader = self.await_leader(until).await?;
             if leader.id != self.id() {
                 for url in &leader.peer_urls {
-                    let asked = ask_for_time(url, request.id, body.clone(), self.one_try(until)).await?;
+                    let (tls, limit) = (self.peer_tls(), self.one_try(until));
+                    let asked = ask_for_time(tls, url, request.id, body.clone(), limit).await?;
                     if let Some(response) = asked {
                         return Ok(response);
                     }
@@ -226,7 +228,7 @@ impl Member {
                 }
             } else {
                 for url in &leader.peer_urls {
-                    match ask_to_promote(url, id, token, left(until)).await {
+                    match ask_to_promote(self.peer_tls(), url, id, token, left(until)).await {
                         Err(ChangeError::Unforeseen(words)) => {
                             tracing::warn!(error = words, "failed to forward a member promote request");
                         }
@@ -274,15 +276,21 @@ fn left(until: Instant) -> Duration {
     until.saturating_duration_since(Instant::now())
 }
 
-async fn ask_to_renew(url: &str, id: i64, body: Bytes, limit: Duration) -> Asked<i64> {
-    let answer = client::post(&format!("{url}{LEASES}"), PROTOBUF, body, limit).await;
+async fn ask_to_renew(tls: &tls::Client, url: &str, id: i64, body: Bytes, limit: Duration) -> Asked<i64> {
+    let answer = client::post(tls, url, LEASES, PROTOBUF, body, limit).await;
     let Some(body) = found(answer)? else { return Ok(None) };
     let response = LeaseKeepAliveResponse::decode(body).ok();
     Ok(response.filter(|response| response.id == id).map(|response| response.ttl))
 }
 
-async fn ask_for_time(url: &str, id: i64, body: Bytes, limit: Duration) -> Asked<LeaseTimeToLiveResponse> {
-    let answer = client::post(&format!("{url}{LEASES_INTERNAL}"), PROTOBUF, body, limit).await;
+async fn ask_for_time(
+    tls: &tls::Client,
+    url: &str,
+    id: i64,
+    body: Bytes,
+    limit: Duration,
+) -> Asked<LeaseTimeToLiveResponse> {
+    let answer = client::post(tls, url, LEASES_INTERNAL, PROTOBUF, body, limit).await;
     let Some(body) = found(answer)? else { return Ok(None) };
     let response = LeaseInternalResponse::decode(body).ok();
     let response = response.and_then(|response| response.lease_time_to_live_response);
@@ -298,15 +306,21 @@ fn found(answer: Result<Response<Bytes>, ClientError>) -> Asked<Bytes> {
     }
 }
 
-async fn ask_to_promote(url: &str, id: u64, token: Option<&str>, limit: Duration) -> Changed {
+async fn ask_to_promote(
+    tls: &tls::Client,
+    url: &str,
+    id: u64,
+    token: Option<&str>,
+    limit: Duration,
+) -> Changed {
     let unforeseen = |words: String| Err(ChangeError::Unforeseen(words));
     let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
     // The leader looks for itself who asks.
     if let Some(token) = token.and_then(|token| HeaderValue::from_str(token).ok()) {
         headers.insert(AUTHORIZATION, token);
     }
-    let url = format!("{url}{PROMOTE}{id}");
-    match client::ask(Method::POST, &url, headers, Bytes::new(), limit).await {
+    let path = format!("{PROMOTE}{id}");
+    match client::ask(tls, Method::POST, url, &path, headers, Bytes::new(), limit).await {
         Ok(answer) => promoted(answer.status(), answer.body()),
         Err(error) => unforeseen(format!("{error:?}")),
     }

@@ -89,7 +89,8 @@ fn found(config: &Config) -> Result<Founding, String> {
     let urls = others_urls(members.values(), &config.name);
     if !urls.is_empty() {
         // A disk that was lost: the others remember a member of this id, and what it has promised.
-        let known = ask::members(urls, config.bootstrap_timeout, ask::Failures::Expected).ok();
+        let known =
+            ask::members(&config.peer_tls, urls, config.bootstrap_timeout, ask::Failures::Expected).ok();
         if known.is_some_and(|known| was_started(&known.members, id)) {
             return Err(bootstrapped(id));
         }
@@ -118,7 +119,7 @@ fn was_started(members: &[Member], id: u64) -> bool {
 fn join(config: &Config) -> Result<Founding, String> {
     let named = named(config)?;
     let urls = others_urls(named.values(), &config.name);
-    let known = ask::members(urls, JOIN_TIMEOUT, ask::Failures::Told)
+    let known = ask::members(&config.peer_tls, urls, JOIN_TIMEOUT, ask::Failures::Told)
         .map_err(|words| format!("cannot fetch cluster info from peer urls: {words}"))?;
     let validating = |words| format!("error validating peerURLs {}: {words}", show(&known));
     let own = assign(&named, &known.members, &config.name).map_err(validating)?;
@@ -127,7 +128,7 @@ fn join(config: &Config) -> Result<Founding, String> {
         members: known.members.iter().map(|member| (member.id, member.clone())).collect(),
         ..Cluster::default()
     };
-    let compatible = versions::is_compatible(&cluster, own, config.request_timeout());
+    let compatible = versions::is_compatible(&config.peer_tls, &cluster, own, config.request_timeout());
     if ask::wait(compatible) != Some(true) {
         return Err("incompatible with current running cluster".to_owned());
     }

@@ -133,6 +133,11 @@ impl Member {
         &self.config
     }
 
+    /// How other members are believed, and what they are shown.
+    pub(crate) fn peer_tls(&self) -> &tls::Client {
+        &self.config.peer_tls
+    }
+
     /// This member's id.
     pub fn id(&self) -> u64 {
         self.id

@@ -101,6 +101,7 @@ pub(crate) fn start(
         min_cluster_version: MIN_CLUSTER_VERSION,
         read_timeout: config.raft_read_timeout,
         write_timeout: config.raft_write_timeout,
+        tls: config.peer_tls.clone(),
         ..Settings::new(
             member.id(),
             member.cluster_id(),

@@ -109,7 +109,7 @@ pub(crate) async fn monitor(member: Arc<Member>) {
 /// Asks everybody, and proposes what follows from it.
 pub(crate) async fn look(member: &Arc<Member>) {
     let cluster = member.cluster();
-    let told = ask(&cluster, member.id(), member.config().request_timeout()).await;
+    let told = ask(member.peer_tls(), &cluster, member.id(), member.config().request_timeout()).await;
     let current = cluster.version.as_deref().and_then(Version::parse);
     match decide(current, lowest(&told), target(&cluster)) {
         Ok(None) => {}
@@ -137,7 +137,7 @@ pub(crate) async fn look(member: &Arc<Member>) {
 async fn finish_downgrade(member: &Arc<Member>) {
     let cluster = member.cluster();
     let Some(Some(target)) = target(&cluster) else { return };
-    let told = ask(&cluster, member.id(), member.config().request_timeout()).await;
+    let told = ask(member.peer_tls(), &cluster, member.id(), member.config().request_timeout()).await;
     if !all_run(target, &told) {
         return;
     }
@@ -153,10 +153,10 @@ fn all_run(target: Version, told: &BTreeMap<u64, Option<Told>>) -> bool {
 }
 
 /// What the members say of themselves, by id; none for those that do not say. This one is not asked.
-async fn ask(cluster: &Cluster, own: u64, limit: Duration) -> BTreeMap<u64, Option<Told>> {
+async fn ask(tls: &tls::Client, cluster: &Cluster, own: u64, limit: Duration) -> BTreeMap<u64, Option<Told>> {
     let others = cluster.members.values().filter(|other| other.id != own);
     let mut told: BTreeMap<u64, Option<Told>> = join_all(others.map(|other| async move {
-        let told = version_of(&other.peer_urls, limit).await;
+        let told = version_of(tls, &other.peer_urls, limit).await;
         if told.is_none() {
             tracing::warn!("remote-member-id" = format!("{:x}", other.id), "failed to get version");
         }
@@ -170,9 +170,9 @@ async fn ask(cluster: &Cluster, own: u64, limit: Duration) -> BTreeMap<u64, Opti
     told
 }
 
-async fn version_of(urls: &[String], limit: Duration) -> Option<Told> {
+async fn version_of(tls: &tls::Client, urls: &[String], limit: Duration) -> Option<Told> {
     for url in urls {
-        let Ok(answer) = peer::client::get(&format!("{url}/version"), limit).await else { continue };
+        let Ok(answer) = peer::client::get(tls, url, "/version", limit).await else { continue };
         match serde_json::from_slice(answer.body()) {
             Ok(told) => return Some(told),
             Err(error) => tracing::warn!(address = url, %error, "failed to unmarshal response"),
@@ -232,17 +232,18 @@ pub(crate) fn refuses(cluster_version: Option<&str>) -> Option<String> {
 
 /// Whether this member can join a cluster that runs: at least one of the others speaks a version that
 /// it knows, and none one that it does not.
-pub(crate) async fn is_compatible(cluster: &Cluster, own: u64, limit: Duration) -> bool {
-    let told = ask(cluster, own, limit).await;
-    let is_downgrading = is_downgrading(cluster, own, limit).await;
+pub(crate) async fn is_compatible(tls: &tls::Client, cluster: &Cluster, own: u64, limit: Duration) -> bool {
+    let told = ask(tls, cluster, own, limit).await;
+    let is_downgrading = is_downgrading(tls, cluster, own, limit).await;
     compatible(told.iter().filter(|(id, _)| **id != own).map(|(_, told)| told.as_ref()), is_downgrading)
 }
 
-async fn is_downgrading(cluster: &Cluster, own: u64, limit: Duration) -> bool {
+async fn is_downgrading(tls: &tls::Client, cluster: &Cluster, own: u64, limit: Duration) -> bool {
     for other in cluster.members.values().filter(|other| other.id != own) {
         for url in &other.peer_urls {
-            let url = format!("{url}{}", forward::DOWNGRADE_ENABLED);
-            let Ok(answer) = peer::client::get(&url, limit).await else { continue };
+            let Ok(answer) = peer::client::get(tls, url, forward::DOWNGRADE_ENABLED, limit).await else {
+                continue;
+            };
             match answer.body().as_ref() {
                 b"true" => return true,
                 b"false" => return false,

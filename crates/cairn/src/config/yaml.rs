@@ -49,6 +49,12 @@ pub(crate) fn read(bytes: &[u8], notes: &mut Vec<Note>) -> Result<Given, String>
                 let Yaml::Mapping(section) = value else {
                     return Err(wrong_type(value, &key, "embed.securityConfig"));
                 };
+                if key == "client-transport-security" && restricts_names(section) {
+                    // Passed over, it would let in whom it is to keep out.
+                    return Err(format!(
+                        "{key}.allowed-cn has no effect yet: Cairn looks at the common names of peers alone. Leave it out"
+                    ));
+                }
                 for (inner, value) in entries(section).filter(|(_, value)| !matches!(value, Yaml::Null)) {
                     match section_flag(&key, &inner) {
                         Some(flag) => set(&mut given, flag, &format!("{key}.{inner}"), value)?,
@@ -70,6 +76,12 @@ pub(crate) fn read(bytes: &[u8], notes: &mut Vec<Note>) -> Result<Given, String>
         }
     }
     Ok(given)
+}
+
+/// Whether the section has a list of common names.
+fn restricts_names(section: &Mapping) -> bool {
+    let is_list = |value: &Yaml| value.as_sequence().is_none_or(|names| !names.is_empty());
+    entries(section).any(|(key, value)| key == "allowed-cn" && !matches!(value, Yaml::Null) && is_list(value))
 }
 
 /// Keys in lower case, with their values. A key that is no string cannot mean anything and is shown as it is.

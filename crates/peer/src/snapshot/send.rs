@@ -102,7 +102,7 @@ async fn post(
     headers.insert(DATABASE_CRC, identity::hex_value(u64::from(checksum)));
     let request = client::request(Method::POST, address, "/raft/snapshot", headers, body);
     let request = request.map_err(|error| error.to_string())?;
-    let connection = connect(address, settings.dial_timeout, settings.write_timeout).await;
+    let connection = connect(address, settings).await;
     let connection = connection.map_err(|error| error.to_string())?;
     let (mut sender, connection) = http1::handshake(connection).await.map_err(|error| error.to_string())?;
     let answer = async {

@@ -129,8 +129,17 @@ impl Member {
     }
 
     pub fn start_on(id: u64, listener: TcpListener, change: impl FnOnce(&mut Settings)) -> Member {
-        let dir = tempfile::tempdir().unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
+        Member::start_behind(id, url, listener, change)
+    }
+
+    pub fn start_behind(
+        id: u64,
+        url: String,
+        listener: impl Into<tls::Listener>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Member {
+        let dir = tempfile::tempdir().unwrap();
         let snapshots = dir.path().join("snap");
         let mut settings = Settings::new(id, CLUSTER, vec![url.clone()], snapshots, Duration::from_secs(1));
         change(&mut settings);
