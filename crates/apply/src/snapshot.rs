@@ -23,6 +23,7 @@ use std::io::{Read, Seek, Write};
 use api::leasepb;
 use auth::Loader;
 use backend::{Backend, Consistent, Export, Incoming, Table, TableOp, Target};
+use bolt::Layout;
 use bytes::Bytes;
 use lease::{LeaseId, Lessor, Stored};
 use prost::Message as _;
@@ -159,6 +160,23 @@ impl Taken {
     /// The sink failed ([`backend::Error::Sink`]), or the store.
     pub fn write_to<F: Write + Seek>(&self, sink: F) -> Result<F, backend::Error> {
         self.export.write_with(self.storage_version()?.as_deref(), sink)
+    }
+
+    /// The size of the body and where everything lies in it: reads the state once.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn measure(&self) -> Result<Layout, backend::Error> {
+        self.export.measure(self.storage_version()?.as_deref())
+    }
+
+    /// Writes the body, from its first byte to its last, to where one cannot go back. `layout` is what
+    /// [`Taken::measure`] said.
+    ///
+    /// # Errors
+    /// As those of [`Taken::write_to`].
+    pub fn stream<F: Write>(&self, layout: &Layout, sink: F) -> Result<F, backend::Error> {
+        self.export.stream(self.storage_version()?.as_deref(), layout, sink)
     }
 }
 

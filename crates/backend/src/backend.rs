@@ -91,7 +91,7 @@ impl Backend {
             Storage::File(path) => (open::open_file(&path, options.cache_bytes)?, Some(path)),
             Storage::Custom(disk) => (open::open_custom(disk, options.cache_bytes)?, None),
         };
-        let Opened { database, length } = opened;
+        let Opened { database, length, .. } = opened;
         let (consistent, live) = open::read_position(&database)?;
         let database = Arc::new(database);
         let young = Arc::new(Generation::new());

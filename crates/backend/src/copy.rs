@@ -5,10 +5,11 @@
 //! meanwhile is noted by key and looked at again, in rounds that get shorter; and only the last
 //! round, the rename and the switch happen with flushes held. Readers keep the old file until they
 //! are done, and the apply thread writes to memory as always. Until the rename, a failure costs
-//! the copy and nothing else.
+//! the copy and nothing else. All but the last round is done at ease (see `ease.rs`).
 
 use crate::Backend;
 use crate::backend::{Touched, Writer};
+use crate::ease::read_ahead;
 use crate::error::{Error, failed, io_failed};
 use crate::flush::{Commit, Live};
 use crate::open::{self, COPYING, Opened};
@@ -16,6 +17,7 @@ use crate::tables::{Row, RowKey, Table, TableOp, unwrap_row};
 use crate::view::Durable;
 use bytes::Bytes;
 use redb::ReadableTable;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,10 +74,24 @@ impl Backend {
         }
     }
 
+    /// Prepares for reading the whole store: has the system read its file in order and at ease, so that
+    /// the pages of it need not be fetched from the disk one by one, in an order of their own, while the
+    /// log wants the disk too. Takes about twice as long as the disk takes for that.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn read_ahead(&self) -> Result<(), Error> {
+        let Some(path) = &self.shared.path else { return Ok(()) };
+        let read = File::open(path).and_then(read_ahead);
+        read.map_err(|error| io_failed("cannot read", path, &error))
+    }
+
     fn copy_and_switch(&self, path: &Path, temporary: &Path) -> Result<(), Error> {
         open::remove_stale(temporary)?;
         let source = self.start_noting()?;
+        self.read_ahead()?;
         let mut copy = Copy::create(temporary, self.shared.options.cache_bytes)?;
+        copy.opened.at_ease.store(true, Ordering::Relaxed);
         copy.everything(&source)?;
         drop(source);
         copy.compact()?;
@@ -87,6 +103,7 @@ impl Backend {
                 break;
             }
         }
+        copy.opened.at_ease.store(false, Ordering::Relaxed);
         let mut writer = self.shared.writer.lock();
         self.shared.health.check()?;
         let touched = writer.touched.take().unwrap_or_default();
@@ -111,7 +128,7 @@ impl Backend {
 
     /// Puts the finished copy, durable already, in the old file's place.
     fn switch(&self, writer: &mut Writer, copy: Copy, path: &Path, temporary: &Path) -> Result<(), Error> {
-        let Copy { opened: Opened { database, length }, live, density } = copy;
+        let Copy { opened: Opened { database, length, .. }, live, density } = copy;
         assert_eq!(live, writer.live, "live bytes of the copy, and as counted by the store");
         let database = Arc::new(database);
         let durable = Durable::of(&database, &length)?;

@@ -69,16 +69,55 @@ impl Export {
     /// As those of [`Export::write_to`].
     pub fn write_with<F: Write + Seek>(&self, storage_version: Option<&str>, sink: F) -> Result<F, Error> {
         let mut writer = bolt::Writer::create(sink).map_err(sink_failed)?;
+        self.fill(&mut writer, storage_version)?;
+        writer.finish().map_err(sink_failed)
+    }
+
+    /// Finds out what [`Export::stream`] needs to know: reads everything once.
+    ///
+    /// # Errors
+    /// The store's own failure.
+    pub fn measure(&self, storage_version: Option<&str>) -> Result<bolt::Layout, Error> {
+        let mut writer = bolt::Writer::measure().map_err(sink_failed)?;
+        self.fill(&mut writer, storage_version)?;
+        Ok(writer.end().map_err(sink_failed)?.1)
+    }
+
+    /// As [`Export::write_with`], to where one cannot go back. `layout` comes from [`Export::measure`] of
+    /// this state with the same version.
+    ///
+    /// # Errors
+    /// As those of [`Export::write_to`].
+    pub fn stream<F: Write>(
+        &self,
+        storage_version: Option<&str>,
+        layout: &bolt::Layout,
+        sink: F,
+    ) -> Result<F, Error> {
+        let mut writer = bolt::Writer::stream(sink, layout).map_err(sink_failed)?;
+        self.fill(&mut writer, storage_version)?;
+        let (sink, written) = writer.end().map_err(sink_failed)?;
+        if written != *layout {
+            return Err(Error::Sink("the state is not the one that was measured".to_owned()));
+        }
+        Ok(sink)
+    }
+
+    fn fill<F: Write>(
+        &self,
+        writer: &mut bolt::Writer<F>,
+        storage_version: Option<&str>,
+    ) -> Result<(), Error> {
         let mut rows_done = false;
         for table in Table::ALL {
             if !rows_done && table.name() > ROW_BUCKET {
-                self.write_rows(&mut writer)?;
+                self.write_rows(writer)?;
                 rows_done = true;
             }
             let version = storage_version.filter(|_| table == Table::Meta);
-            self.write_table(&mut writer, table, version)?;
+            self.write_table(writer, table, version)?;
         }
-        writer.finish().map_err(sink_failed)
+        Ok(())
     }
 
     /// A value of a table in this state.
@@ -106,7 +145,7 @@ impl Export {
         })
     }
 
-    fn write_rows<F: Write + Seek>(&self, writer: &mut bolt::Writer<F>) -> Result<(), Error> {
+    fn write_rows<F: Write>(&self, writer: &mut bolt::Writer<F>) -> Result<(), Error> {
         let bucket = ROW_BUCKET.as_bytes();
         writer.bucket(bucket).map_err(sink_failed)?;
         let mut name = [TOMBSTONE_MARK; size_of::<RowKey>() + 1];
@@ -121,7 +160,7 @@ impl Export {
         Ok(())
     }
 
-    fn write_table<F: Write + Seek>(
+    fn write_table<F: Write>(
         &self,
         writer: &mut bolt::Writer<F>,
         table: Table,

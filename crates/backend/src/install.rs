@@ -165,7 +165,7 @@ impl Backend {
                 (open::open_custom(medium, cache)?, Switch::Call(take_place), Temporary(None))
             }
         };
-        let Opened { database, length } = opened;
+        let Opened { database, length, .. } = opened;
         // Planted: A4, the new state keeps the old one's index.
         let old = planted::is("old-index-after-install").then(|| self.consistent());
         let (live, newest) = fill(&database, body, expected, old.as_ref().unwrap_or(&at))?;

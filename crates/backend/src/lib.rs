@@ -67,6 +67,7 @@
 mod backend;
 mod buffer;
 mod copy;
+mod ease;
 mod error;
 mod export;
 mod flush;
@@ -79,6 +80,7 @@ mod tables;
 mod view;
 
 pub use backend::Backend;
+pub use ease::AtEase;
 pub use error::Error;
 pub use export::Export;
 pub use install::{Incoming, Placed, Target, inspect};

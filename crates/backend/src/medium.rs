@@ -3,22 +3,32 @@
 //! `size` is asked on every request that answers with it, so the length is an atomic that follows
 //! `set_len` instead of a system call.
 
+use crate::ease::{STEP, at_ease};
 use redb::{BackendError, StorageBackend};
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 #[derive(Debug)]
 pub(crate) struct Medium {
     inner: Box<dyn StorageBackend>,
     length: Arc<AtomicU64>,
+    /// Whether it is written at ease: synced step by step.
+    at_ease: Arc<AtomicBool>,
+    unsynced: AtomicUsize,
 }
 
 impl Medium {
     pub(crate) fn new(inner: Box<dyn StorageBackend>) -> io::Result<Medium> {
         let length = Arc::new(AtomicU64::new(inner.len()?));
-        Ok(Medium { inner, length })
+        let (at_ease, unsynced) = Default::default();
+        Ok(Medium { inner, length, at_ease, unsynced })
+    }
+
+    /// Whether it is written at ease, for whoever knows when: not once others wait for it.
+    pub(crate) fn at_ease(&self) -> Arc<AtomicBool> {
+        self.at_ease.clone()
     }
 
     /// The length in bytes, shared with whoever wants to follow it.
@@ -47,7 +57,14 @@ impl StorageBackend for Medium {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.inner.write(offset, data)
+        self.inner.write(offset, data)?;
+        if self.at_ease.load(Ordering::Relaxed)
+            && self.unsynced.fetch_add(data.len(), Ordering::Relaxed) + data.len() >= STEP
+        {
+            self.unsynced.store(0, Ordering::Relaxed);
+            at_ease(|| self.inner.sync_data())?;
+        }
+        Ok(())
     }
 
     fn close(&self) -> io::Result<()> {

@@ -18,7 +18,7 @@ use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 
@@ -26,6 +26,8 @@ const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
 pub(crate) struct Opened {
     pub(crate) database: Database,
     pub(crate) length: Arc<AtomicU64>,
+    /// Whether it is written at ease.
+    pub(crate) at_ease: Arc<AtomicBool>,
 }
 
 /// The name beside `path` under which a new store is prepared.
@@ -139,12 +141,12 @@ fn file_medium(file: File) -> Result<Medium, Error> {
 }
 
 fn open_medium(medium: Medium, cache: usize) -> Result<Opened, Error> {
-    let length = medium.length();
+    let (length, at_ease) = (medium.length(), medium.at_ease());
     // redb trusts what it reads in places, and panics over a damaged file there. Nothing is shared
     // with it yet, so a panic here is one more way to say that the file is damaged.
     let open = || Builder::new().set_cache_size(cache).create_with_backend(medium);
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)) {
-        Ok(opened) => Ok(Opened { database: opened.map_err(failed)?, length }),
+        Ok(opened) => Ok(Opened { database: opened.map_err(failed)?, length, at_ease }),
         Err(_) => Err(Error::Corrupt("redb cannot make sense of it".into())),
     }
 }

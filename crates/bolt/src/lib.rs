@@ -55,4 +55,4 @@ mod writer;
 
 pub use error::Error;
 pub use reader::{Pair, Pairs, Reader};
-pub use writer::{MAX_KEY, MAX_VALUE, PAGE, Writer};
+pub use writer::{Layout, MAX_KEY, MAX_VALUE, PAGE, Writer};

@@ -1,6 +1,6 @@
 //! A B+tree built from left to right: leaves first, each level's pages as soon as they are full.
 
-use std::io::{Seek, Write};
+use std::io::Write;
 
 use crate::error::Error;
 use crate::page::{BRANCH, ELEMENT, HEADER, Header, LEAF};
@@ -25,7 +25,7 @@ pub(crate) enum Root {
 
 impl Tree {
     /// Adds a pair behind all others.
-    pub(crate) fn push<F: Write + Seek>(
+    pub(crate) fn push<F: Write>(
         &mut self,
         pages: &mut Pages<F>,
         flags: u32,
@@ -45,14 +45,14 @@ impl Tree {
         Ok(())
     }
 
-    fn write_leaf<F: Write + Seek>(&mut self, pages: &mut Pages<F>) -> Result<(), Error> {
+    fn write_leaf<F: Write>(&mut self, pages: &mut Pages<F>) -> Result<(), Error> {
         let leaf = std::mem::take(&mut self.leaf);
         let page = leaf.write(pages)?;
         self.add_child(pages, 0, leaf.first_key(), page)
     }
 
     /// Tells level `level` of a page below it, and the levels above of pages that this completes.
-    fn add_child<F: Write + Seek>(
+    fn add_child<F: Write>(
         &mut self,
         pages: &mut Pages<F>,
         mut level: usize,
@@ -71,7 +71,7 @@ impl Tree {
         }
     }
 
-    pub(crate) fn finish<F: Write + Seek>(mut self, pages: &mut Pages<F>) -> Result<Root, Error> {
+    pub(crate) fn finish<F: Write>(mut self, pages: &mut Pages<F>) -> Result<Root, Error> {
         if self.levels.is_empty() {
             return Ok(Root::Leaf(self.leaf));
         }
@@ -137,7 +137,7 @@ impl Leaf {
         bytes
     }
 
-    pub(crate) fn write<F: Write + Seek>(&self, pages: &mut Pages<F>) -> Result<u64, Error> {
+    pub(crate) fn write<F: Write>(&self, pages: &mut Pages<F>) -> Result<u64, Error> {
         pages.append(LEAF, self.elements.len() as u16, &[&self.encode_elements(), &self.data])
     }
 
@@ -220,7 +220,7 @@ impl Branch {
         HEADER + self.children.len() * ELEMENT + self.keys.len()
     }
 
-    fn write<F: Write + Seek>(&self, pages: &mut Pages<F>) -> Result<u64, Error> {
+    fn write<F: Write>(&self, pages: &mut Pages<F>) -> Result<u64, Error> {
         let mut elements = Vec::with_capacity(self.children.len() * ELEMENT);
         let mut offset = 0;
         for (place, (length, page)) in self.children.iter().enumerate() {

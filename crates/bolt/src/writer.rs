@@ -1,9 +1,9 @@
 //! A database written in one pass.
 
-use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Sink, Write};
 
 use crate::error::Error;
-use crate::page::{BUCKET, ELEMENT, FREE_LIST, HEADER, Header, IS_BUCKET, META_PAGE, Meta};
+use crate::page::{BUCKET, ELEMENT, FREE_LIST, HEADER, Header, IS_BUCKET, META, META_PAGE, Meta};
 use crate::tree::{Root, Tree};
 
 /// Bytes of a page in every file written here.
@@ -39,8 +39,12 @@ const TRANSACTION: u64 = 2;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// The meta pages, at the beginning of the file, say where the pages lie that are written last. Where
+/// one cannot go back, a pipe for instance, the same pairs are put twice: into [`Writer::measure`], and
+/// then, with the [`Layout`] that came of it, into [`Writer::stream`].
 #[derive(Debug)]
-pub struct Writer<F: Write + Seek> {
+pub struct Writer<F: Write> {
     pages: Pages<F>,
     /// The tree of buckets.
     buckets: Tree,
@@ -48,16 +52,81 @@ pub struct Writer<F: Write + Seek> {
     current: Option<(Vec<u8>, Tree)>,
 }
 
+/// What the meta pages say of a database. It follows from the lengths of its keys and values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    root: u64,
+    free_list: u64,
+    pages: u64,
+}
+
+impl Layout {
+    /// The size of the file, bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.pages * PAGE as u64
+    }
+
+    fn meta_pages(&self) -> [u8; 2 * PAGE] {
+        let mut bytes = [0; 2 * PAGE];
+        let Layout { root, free_list, pages } = *self;
+        for (id, transaction) in [(0, TRANSACTION), (1, TRANSACTION - 1)] {
+            let meta = Meta { page_size: PAGE as u32, root, free_list, pages, transaction };
+            let header = Header { id, flags: META_PAGE, count: 0, overflow: 0 };
+            let page = &mut bytes[id as usize * PAGE..][..HEADER + META];
+            page[..HEADER].copy_from_slice(&header.encode());
+            page[HEADER..].copy_from_slice(&meta.encode());
+        }
+        bytes
+    }
+}
+
 impl<F: Write + Seek> Writer<F> {
     /// A writer to `file`, which must be empty.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn create(file: F) -> Result<Writer<F>, Error> {
-        let mut pages = Pages { file: BufWriter::with_capacity(64 * 1024, file), next: 2 };
-        pages.file.seek(SeekFrom::Start(0))?;
+    pub fn create(mut file: F) -> Result<Writer<F>, Error> {
+        file.seek(SeekFrom::Start(0))?;
         // Whoever opens this file before it is finished finds no meta page.
-        pages.file.write_all(&[0; 2 * PAGE])?;
+        Writer::begin(file, &[0; 2 * PAGE])
+    }
+
+    /// Writes what is left and the meta pages, and gives the file back. Everything has been handed to
+    /// it; syncing is its owner's part.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn finish(self) -> Result<F, Error> {
+        let (mut file, layout) = self.end()?;
+        file.seek(SeekFrom::Start(0))?;
+        file.write_all(&layout.meta_pages())?;
+        Ok(file)
+    }
+}
+
+impl Writer<Sink> {
+    /// A writer that only finds out the layout: see [`Writer::end`].
+    ///
+    /// # Errors
+    /// None in fact.
+    pub fn measure() -> Result<Writer<Sink>, Error> {
+        Writer::begin(std::io::sink(), &[0; 2 * PAGE])
+    }
+}
+
+impl<F: Write> Writer<F> {
+    /// A writer to `sink`, from the first byte to the last, of pairs with this layout.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn stream(sink: F, layout: &Layout) -> Result<Writer<F>, Error> {
+        Writer::begin(sink, &layout.meta_pages())
+    }
+
+    fn begin(file: F, meta_pages: &[u8; 2 * PAGE]) -> Result<Writer<F>, Error> {
+        let mut pages = Pages { file: BufWriter::with_capacity(64 * 1024, file), next: 2 };
+        pages.file.write_all(meta_pages)?;
         Ok(Writer { pages, buckets: Tree::default(), current: None })
     }
 
@@ -96,12 +165,12 @@ impl<F: Write + Seek> Writer<F> {
         tree.push(&mut self.pages, 0, key, value)
     }
 
-    /// Writes what is left and the meta pages, and gives the file back. Everything has been handed to
-    /// it; syncing is its owner's part.
+    /// Writes what is left, and gives back where it went and the layout. A database that was streamed is
+    /// whole if it is the layout that it began with.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn finish(mut self) -> Result<F, Error> {
+    pub fn end(mut self) -> Result<(F, Layout), Error> {
         self.close_bucket()?;
         let buckets = std::mem::take(&mut self.buckets);
         let root = match buckets.finish(&mut self.pages)? {
@@ -110,15 +179,8 @@ impl<F: Write + Seek> Writer<F> {
         };
         let free_list = self.pages.append(FREE_LIST, 0, &[])?;
         let pages = self.pages.next;
-        for (id, transaction) in [(0, TRANSACTION), (1, TRANSACTION - 1)] {
-            let meta = Meta { page_size: PAGE as u32, root, free_list, pages, transaction };
-            let header = Header { id, flags: META_PAGE, count: 0, overflow: 0 };
-            self.pages.file.seek(SeekFrom::Start(id * PAGE as u64))?;
-            self.pages.file.write_all(&header.encode())?;
-            self.pages.file.write_all(&meta.encode())?;
-        }
-        let file = self.pages.file.into_inner();
-        file.map_err(|error| Error::Io(error.into_error()))
+        let file = self.pages.file.into_inner().map_err(|error| Error::Io(error.into_error()))?;
+        Ok((file, Layout { root, free_list, pages }))
     }
 
     fn close_bucket(&mut self) -> Result<(), Error> {
@@ -152,13 +214,13 @@ fn check_key(key: &[u8]) -> Result<(), Error> {
 
 /// Where finished pages go: one behind the other.
 #[derive(Debug)]
-pub(crate) struct Pages<F: Write + Seek> {
+pub(crate) struct Pages<F: Write> {
     file: BufWriter<F>,
     /// The next page's id.
     next: u64,
 }
 
-impl<F: Write + Seek> Pages<F> {
+impl<F: Write> Pages<F> {
     /// Appends a page that holds `parts` behind its header, with as much overflow as that takes, and
     /// says its id.
     pub(crate) fn append(&mut self, flags: u16, count: u16, parts: &[&[u8]]) -> Result<u64, Error> {

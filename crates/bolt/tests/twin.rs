@@ -5,7 +5,7 @@
 
 use bolt::{MAX_KEY, PAGE, Reader, Writer, digest};
 use std::collections::BTreeMap;
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 
 type Twin = BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>>;
 
@@ -61,15 +61,31 @@ fn twin(chance: &mut Chance) -> Twin {
     twin
 }
 
-fn write(twin: &Twin) -> Vec<u8> {
-    let mut writer = Writer::create(Cursor::new(Vec::new())).unwrap();
+fn put_all<F: Write>(twin: &Twin, writer: &mut Writer<F>) {
     for (bucket, pairs) in twin {
         writer.bucket(bucket).unwrap();
         for (key, value) in pairs {
             writer.put(bucket, key, value).unwrap();
         }
     }
+}
+
+fn write(twin: &Twin) -> Vec<u8> {
+    let mut writer = Writer::create(Cursor::new(Vec::new())).unwrap();
+    put_all(twin, &mut writer);
     writer.finish().unwrap().into_inner()
+}
+
+/// The same to where one cannot go back.
+fn stream(twin: &Twin) -> Vec<u8> {
+    let mut writer = Writer::measure().unwrap();
+    put_all(twin, &mut writer);
+    let (_, layout) = writer.end().unwrap();
+    let mut writer = Writer::stream(Vec::new(), &layout).unwrap();
+    put_all(twin, &mut writer);
+    let (file, written) = writer.end().unwrap();
+    assert_eq!((written, layout.size()), (layout, file.len() as u64));
+    file
 }
 
 fn read(file: &[u8]) -> Twin {
@@ -96,6 +112,7 @@ fn what_is_written_comes_back() {
         let mut file = write(&twin);
         assert_eq!(file.len() % PAGE, 0);
         assert!(read(&file) == twin);
+        assert!(stream(&twin) == file);
         if let Some(directory) = std::env::var_os("KEEP") {
             std::fs::write(std::path::Path::new(&directory).join(format!("{seed}.db")), &file).unwrap();
         }

@@ -116,7 +116,11 @@ impl Maintenance for MaintenanceService {
         let backend = self.member.backend().clone();
         let started = Instant::now();
         let revision = self.member.store().current_revision();
-        let hash = off_thread(move || backend.hash_tables()).await?;
+        let hash = off_thread(move || {
+            backend.read_ahead()?;
+            backend.hash_tables()
+        });
+        let hash = hash.await?;
         let hash = hash.map_err(|error| Status::internal(error.to_string()))?;
         self.member.metrics().hash.observe(started.elapsed().as_secs_f64());
         Ok(Response::new(HashResponse { header: Some(self.member.header(revision)), hash }))
@@ -124,10 +128,15 @@ impl Maintenance for MaintenanceService {
 
     async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
         let revision = request.into_inner().revision;
-        let store = self.member.store().clone();
+        let (store, backend) = (self.member.store().clone(), self.member.backend().clone());
         let started = Instant::now();
         let current = store.current_revision();
-        let hash = off_thread(move || store.hash_kv(revision)).await?.map_err(status::store)?;
+        let hash = off_thread(move || {
+            // Where that fails, reading it for good says so.
+            let _ = backend.read_ahead();
+            store.hash_kv(revision)
+        });
+        let hash = hash.await?.map_err(status::store)?;
         self.member.metrics().hash_rev.observe(started.elapsed().as_secs_f64());
         Ok(Response::new(HashKvResponse {
             header: Some(self.member.header(current)),

@@ -1,31 +1,33 @@
 //! A copy of the state for an operator: the database that `etcdctl snapshot save` stores.
 //!
-//! The state is written to a file first, and sent from there. A view of it holds disk space that
-//! flushes have freed, and a slow client must not keep that for as long as it likes. The file has no
-//! name from its first moment on, so that nobody has to remove it, whatever happens: it is gone with
-//! its handle. All of this is done by a thread of its own, which nobody waits for but the client.
+//! It goes from the store to the client, and to no file: a file as large as the state would compete with
+//! the log for the disk. The beginning of a database says where its end lies, so a view of the state is
+//! read twice, first to find that out. The view holds disk space that flushes have freed meanwhile, so a
+//! client that has stopped reading is not waited for for ever. All of this is done by a thread of its own,
+//! which nobody waits for but the client.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read as _, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use apply::snapshot;
 use bolt::digest::Digest;
 use bytes::{Bytes, BytesMut};
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 
 use crate::background::give_way;
 use crate::member::Member;
-use crate::snapshots::OUTGOING;
 
 /// Bytes of a piece, as in etcd.
 const PIECE: usize = 32 * 1024;
 /// Pieces read ahead of the client.
 const AHEAD: usize = 32;
-/// Backups under way at a time: each takes as much disk as the state.
+/// Backups under way at a time.
 const MOST: usize = 8;
+/// How long a client may take for a piece.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// A backup on its way, from its beginning to its end.
 pub type Backup = mpsc::Receiver<Result<Piece, BackupError>>;
@@ -46,7 +48,7 @@ pub struct Piece {
 pub enum BackupError {
     /// Too many are under way.
     TooMany,
-    /// The state could not be read, or written to a file.
+    /// The state could not be read, or the client does not.
     Failed(String),
 }
 
@@ -95,71 +97,80 @@ impl Member {
 type Pieces = mpsc::Sender<Result<Piece, BackupError>>;
 
 fn make(member: &Member, pieces: &Pieces) -> Result<(), String> {
-    let words = |error: io::Error| error.to_string();
+    let words = |error: &dyn std::fmt::Display| error.to_string();
     let began = Instant::now();
-    let file = nameless(member).map_err(words)?;
-    let taken = snapshot::take(member.backend()).map_err(|error| error.to_string())?;
-    let version = taken.storage_version().map_err(|error| error.to_string())?.unwrap_or_default();
-    let sink = BufWriter::new(Wanted { file, pieces });
-    let sink = taken.write_to(sink).map_err(|error| error.to_string())?;
+    let backend = member.backend();
+    backend.read_ahead().map_err(|error| words(&error))?;
+    let taken = snapshot::take(backend).map_err(|error| words(&error))?;
+    let version = taken.storage_version().map_err(|error| words(&error))?.unwrap_or_default();
+    let layout = taken.measure().map_err(|error| words(&error))?;
+    let size = layout.size();
+    tracing::info!("total-bytes" = size, "storage-version" = version, "sending database snapshot to client");
+    let sender = Sender::new(pieces, size, version).map_err(|error| words(&error))?;
+    let mut sender = taken.stream(&layout, sender).map_err(|error| words(&error))?;
     // The disk space that it held is free from here on.
     drop(taken);
-    let mut file = sink.into_inner().map_err(|error| error.error().to_string())?.file;
+    sender.send_digest().map_err(|error| words(&error))?;
     member.metrics().backend_snapshot.observe(began.elapsed().as_secs_f64());
-    let size = file.seek(SeekFrom::End(0)).map_err(words)?;
-    file.rewind().map_err(words)?;
-    tracing::info!("total-bytes" = size, "storage-version" = version, "sending database snapshot to client");
-    let mut digest = Digest::default();
-    let mut remaining = size;
-    while remaining > 0 {
-        let length = PIECE.min(usize::try_from(remaining).unwrap_or(PIECE));
-        let mut bytes = BytesMut::zeroed(length);
-        file.read_exact(&mut bytes).map_err(words)?;
-        digest.update(&bytes);
-        remaining -= length as u64;
-        let piece = Piece { bytes: bytes.freeze(), remaining, version: version.clone() };
-        pieces.blocking_send(Ok(piece)).map_err(|_| GONE)?;
-    }
-    let bytes = Bytes::copy_from_slice(&digest.finish());
-    pieces.blocking_send(Ok(Piece { bytes, remaining: 0, version })).map_err(|_| GONE)?;
     tracing::info!("total-bytes" = size, took = ?began.elapsed(), "successfully sent database snapshot to client");
     Ok(())
 }
 
-const GONE: &str = "the client is gone";
-
-/// A new file in the directory of snapshots, whose name is taken away at once. A crash in between
-/// leaves a name that the next start knows.
-fn nameless(member: &Member) -> io::Result<File> {
-    static COUNT: AtomicUsize = AtomicUsize::new(0);
-    let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    let path = member.snapshots().dir().join(format!("backup-{number}{OUTGOING}"));
-    let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
-    fs::remove_file(path)?;
-    Ok(file)
-}
-
-/// A file that is written as long as somebody wants it.
-struct Wanted<'a> {
-    file: File,
+/// Cuts what is written to it into pieces, and waits until the client takes them.
+struct Sender<'a> {
     pieces: &'a Pieces,
+    /// Bytes of the database that have not been sent.
+    remaining: u64,
+    version: String,
+    digest: Digest,
+    piece: BytesMut,
+    /// Has the clock that waiting needs.
+    runtime: Runtime,
 }
 
-impl Write for Wanted<'_> {
+impl Sender<'_> {
+    fn new(pieces: &Pieces, size: u64, version: String) -> io::Result<Sender<'_>> {
+        let runtime = Builder::new_current_thread().enable_time().build()?;
+        let (digest, piece) = Default::default();
+        Ok(Sender { pieces, remaining: size, version, digest, piece, runtime })
+    }
+
+    fn send(&mut self, bytes: Bytes) -> io::Result<()> {
+        let piece = Piece { bytes, remaining: self.remaining, version: self.version.clone() };
+        self.runtime.block_on(self.pieces.send_timeout(Ok(piece), PATIENCE)).map_err(|error| {
+            io::Error::other(match error {
+                mpsc::error::SendTimeoutError::Closed(_) => "the client is gone",
+                mpsc::error::SendTimeoutError::Timeout(_) => "the client has stopped reading",
+            })
+        })
+    }
+
+    fn send_piece(&mut self) -> io::Result<()> {
+        let piece = self.piece.split().freeze();
+        self.digest.update(&piece);
+        self.remaining = self.remaining.saturating_sub(piece.len() as u64);
+        self.send(piece)
+    }
+
+    /// Ends it: with what is left, and the digest of all.
+    fn send_digest(&mut self) -> io::Result<()> {
+        self.flush()?;
+        let digest = std::mem::take(&mut self.digest).finish();
+        self.send(Bytes::copy_from_slice(&digest))
+    }
+}
+
+impl Write for Sender<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.pieces.is_closed() {
-            return Err(io::Error::other(GONE));
+        let taken = bytes.len().min(PIECE - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..taken]);
+        if self.piece.len() == PIECE {
+            self.send_piece()?;
         }
-        self.file.write(bytes)
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
-}
-
-impl Seek for Wanted<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file.seek(to)
+        if self.piece.is_empty() { Ok(()) } else { self.send_piece() }
     }
 }

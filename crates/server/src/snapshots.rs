@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use apply::snapshot;
+use backend::AtEase;
 use node::Input;
 use parking_lot::Mutex;
 use peer::Receipt;
@@ -268,10 +269,12 @@ fn accept(dir: &Path, file: &Path, snapshot: &Snapshot) -> Result<(), String> {
 fn write(member: &Member, path: &Path) -> Result<Snapshot, String> {
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let began = Instant::now();
-    let taken = snapshot::take(member.backend()).map_err(|error| words(&error))?;
+    let backend = member.backend();
+    backend.read_ahead().map_err(|error| words(&error))?;
+    let taken = snapshot::take(backend).map_err(|error| words(&error))?;
     let file = OpenOptions::new().read(true).write(true).create_new(true).open(path);
     let file = file.map_err(|error| words(&error))?;
-    let writer = taken.write_to(BufWriter::new(file)).map_err(|error| words(&error))?;
+    let writer = taken.write_to(BufWriter::new(AtEase::new(file))).map_err(|error| words(&error))?;
     writer.into_inner().map_err(|error| words(error.error()))?;
     member.metrics().backend_snapshot.observe(began.elapsed().as_secs_f64());
     let members = taken.members().map_err(|error| words(&error))?;
