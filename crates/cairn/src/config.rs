@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
+use server::AutoCompaction;
 
 use crate::flags::{self, Given, Status, help, number};
 use crate::logging;
@@ -27,6 +28,7 @@ use url::Url;
 
 /// The quota that 0 stands for, in bytes.
 const DEFAULT_QUOTA: i64 = 2 * 1024 * 1024 * 1024;
+const NANOS_PER_HOUR: i64 = 3_600_000_000_000;
 /// The longest election timeout, in milliseconds.
 const MAX_ELECTION_MS: u64 = 50_000;
 /// Requests beyond this many bytes are known to go badly.
@@ -131,6 +133,16 @@ pub(crate) struct Config {
     pub compaction_batch_limit: usize,
     /// How long a compaction rests between two steps.
     pub compaction_sleep_interval: Duration,
+    /// How much history to keep.
+    pub auto_compaction: AutoCompaction,
+    /// How often the leader compares all members' data; 0 for never.
+    pub corrupt_check_time: Duration,
+    /// How often the leader compares what members hashed when they compacted.
+    pub compact_hash_check_time: Duration,
+    /// Whether they do.
+    pub compact_hash_check: bool,
+    /// Whether a member compares its data with the others' before it serves.
+    pub initial_corrupt_check: bool,
     /// How often a leader looks whether a downgrade is over; 0 for never.
     pub downgrade_check_time: Duration,
     /// How often idle watches are told how far they have come.
@@ -196,7 +208,6 @@ impl Config {
         let log = logging::Options::new(given)?;
         one_source_of_members(given, source)?;
         refuse_what_has_no_effect(given)?;
-        gates::note(&given.text("feature-gates"), notes)?;
 
         let listen_peer_urls = given.urls("listen-peer-urls");
         let listen_client_urls = given.urls("listen-client-urls");
@@ -217,7 +228,8 @@ impl Config {
         {
             return Err(UNSET_ADVERTISE.to_owned());
         }
-        no_automatic_compaction(given)?;
+        let auto_compaction = auto_compaction(given)?;
+
         let security = Security::new(given, source)?;
 
         let max_request_bytes = given.unsigned("max-request-bytes");
@@ -279,6 +291,11 @@ impl Config {
                 "compaction-sleep-interval",
                 Duration::from_millis(10),
             )?,
+            auto_compaction,
+            corrupt_check_time: given.duration("corrupt-check-time")?,
+            compact_hash_check_time: compact_hash_check_time(given)?,
+            compact_hash_check: gates::stays_on(&given.text("feature-gates"), "CompactHashCheck"),
+            initial_corrupt_check: gates::is_on(&given.text("feature-gates"), "InitialCorruptCheck"),
             downgrade_check_time: given.duration("downgrade-check-time")?,
             watch_progress_notify_interval: progress_interval(given, notes)?,
             metrics: match given.text("metrics").as_str() {
@@ -403,33 +420,50 @@ fn timing(given: &Given) -> Result<(Duration, u64), String> {
     Ok((Duration::from_millis(tick), election / tick))
 }
 
-/// History is kept until someone compacts it; the two flags are read only so that a mistake in them shows.
-fn no_automatic_compaction(given: &Given) -> Result<(), String> {
-    match given.text("auto-compaction-mode").as_str() {
-        "periodic" | "revision" => {}
+/// How much history to keep: a whole number counts hours or, in mode revision, revisions; anything else is a
+/// duration, of which mode revision takes the nanoseconds for a number of revisions, as etcd does.
+fn auto_compaction(given: &Given) -> Result<AutoCompaction, String> {
+    let by_revision = match given.text("auto-compaction-mode").as_str() {
+        "periodic" => false,
+        "revision" => true,
         "" => return Err("undefined auto-compaction-mode".to_owned()),
         other => return Err(format!("unknown auto-compaction-mode {other:?}")),
     }
     let retention = given.text("auto-compaction-retention");
-    let keeps_all = match retention.as_str() {
-        "" => true,
-        text => match text.parse::<u64>() {
-            Ok(amount) => amount == 0,
-            Err(_) => {
-                let nanos = number::duration(text).map_err(|_| {
-                    format!("error parsing CompactionRetention: time: invalid duration {text:?}")
-                })?;
-                nanos == 0
-            }
-        },
+    let wrong = |words: &str| format!("error parsing CompactionRetention: time: {words} {retention:?}");
+    let amount = match retention.parse::<i64>() {
+        Ok(revisions) if revisions >= 0 && by_revision => revisions,
+        Ok(hours) if hours >= 0 => {
+            hours.checked_mul(NANOS_PER_HOUR).ok_or_else(|| wrong("duration out of range"))?
+        }
+        _ => number::duration(&retention).map_err(|_| wrong("invalid duration"))?,
     };
-    if keeps_all {
-        return Ok(());
+    match u64::try_from(amount) {
+        Err(_) => Err(wrong("negative duration")),
+        Ok(0) => Ok(AutoCompaction::Off),
+        Ok(_) if by_revision => Ok(AutoCompaction::Revision(amount)),
+        Ok(nanos) => Ok(AutoCompaction::Periodic(Duration::from_nanos(nanos))),
     }
-    Err(format!(
-        "--auto-compaction-retention={retention} has no effect yet: Cairn does not compact by itself yet. Leave \
-         it out, or give it its default, '0'"
-    ))
+}
+
+/// Where traces go, if anywhere. What else is said of them counts only then.
+fn traces(given: &Given) -> Result<Option<server::Traces>, String> {
+    if !given.bool("enable-distributed-tracing") {
+        return Ok(None);
+    }
+    let wrong = |why: &str| format!("distributed tracing configurition is not valid: ({why})");
+    let rate = given.number("distributed-tracing-sampling-rate");
+    let per_million = match u32::try_from(rate) {
+        Err(_) if rate < 0 => return Err(wrong("tracing sampling rate must be positive")),
+        Ok(rate @ 0..=1_000_000) => rate,
+        _ => return Err(wrong("tracing sampling rate must be less than 1000000")),
+    };
+    Ok(Some(server::Traces {
+        address: given.text("distributed-tracing-address"),
+        service_name: given.text("distributed-tracing-service-name"),
+        instance_id: given.text("distributed-tracing-instance-id"),
+        per_million,
+    }))
 }
 
 fn data_dir(given: &Given, notes: &mut Vec<Note>) -> PathBuf {
@@ -459,6 +493,14 @@ fn keepalive(given: &Given) -> Result<Option<KeepAlive>, String> {
 fn compaction_batch_limit(given: &Given) -> Result<usize, String> {
     let limit = or_default(positive(given, "compaction-batch-limit")?, 1000);
     Ok(usize::try_from(limit).unwrap_or(usize::MAX))
+}
+
+fn compact_hash_check_time(given: &Given) -> Result<Duration, String> {
+    let interval = given.duration("compact-hash-check-time").map_err(|words| words.replace(">=0", ">0"))?;
+    match interval.is_zero() {
+        true => Err("--compact-hash-check-time must be >0 (set to 0s)".to_owned()),
+        false => Ok(interval),
+    }
 }
 
 fn progress_interval(given: &Given, notes: &mut Vec<Note>) -> Result<Duration, String> {

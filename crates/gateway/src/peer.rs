@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use prost::Message as _;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use server::{
     ChangeError, Credentials, DOWNGRADE_ENABLED, Error, HASH_KV, LEASES, LEASES_INTERNAL, LeaseError, Member,
     PROMOTE,
@@ -60,7 +60,7 @@ async fn answer(member: &Arc<Member>, request: &Request<Bytes>) -> Response<Byte
         }
         "/members" | DOWNGRADE_ENABLED | HASH_KV if method != Method::GET => not_allowed(&Method::GET),
         DOWNGRADE_ENABLED => named(member, downgrade_enabled(member).await),
-        HASH_KV => hash_kv(member, request).await,
+        HASH_KV => member.tell_hash(request).await,
         // As in etcd without a word of what would be allowed.
         LEASES | LEASES_INTERNAL if method != Method::POST => {
             error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
@@ -194,62 +194,4 @@ async fn downgrade_enabled(member: &Arc<Member>) -> Response<Bytes> {
     }
     let enabled = member.cluster().downgrade.as_ref().is_some_and(|downgrade| downgrade.enabled);
     reply(StatusCode::OK, "text/plain", enabled.to_string())
-}
-
-/// `etcdserverpb.HashKVRequest` as Go writes it in JSON.
-#[derive(Deserialize)]
-struct HashRequest {
-    #[serde(default)]
-    revision: i64,
-}
-
-#[derive(Serialize)]
-struct HashResponse {
-    header: HashHeader,
-    #[serde(skip_serializing_if = "is_zero")]
-    hash: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    compact_revision: i64,
-    #[serde(skip_serializing_if = "is_zero")]
-    hash_revision: i64,
-}
-
-#[derive(Serialize)]
-struct HashHeader {
-    #[serde(skip_serializing_if = "is_zero")]
-    revision: i64,
-}
-
-fn is_zero(number: &i64) -> bool {
-    *number == 0
-}
-
-async fn hash_kv(member: &Arc<Member>, request: &Request<Bytes>) -> Response<Bytes> {
-    let asked_of = request.headers().get(CLUSTER_ID).filter(|id| !id.is_empty());
-    if asked_of.is_some_and(|id| id.as_bytes() != format!("{:x}", member.cluster_id()).as_bytes()) {
-        return error(StatusCode::PRECONDITION_FAILED, "cluster ID mismatch");
-    }
-    let Ok(HashRequest { revision }) = serde_json::from_slice(request.body()) else { return unreadable() };
-    let store = member.store().clone();
-    let current = store.current_revision();
-    // It reads all that is stored.
-    let hash = match tokio::task::spawn_blocking(move || store.hash_kv(revision)).await {
-        Ok(Ok(hash)) => hash,
-        Ok(Err(mvcc::ReadError::Compacted { .. })) => {
-            return error(StatusCode::BAD_REQUEST, "mvcc: required revision has been compacted");
-        }
-        Ok(Err(mvcc::ReadError::Future { .. })) => {
-            return error(StatusCode::BAD_REQUEST, "mvcc: required revision is a future revision");
-        }
-        Ok(Err(failure)) => return error(StatusCode::BAD_REQUEST, &failure.to_string()),
-        Err(_) => return error(StatusCode::INTERNAL_SERVER_ERROR, "the work was interrupted"),
-    };
-    let header = HashHeader { revision: current };
-    let response = HashResponse {
-        header,
-        hash: hash.hash.into(),
-        compact_revision: hash.compact_revision,
-        hash_revision: hash.revision,
-    };
-    named(member, json(StatusCode::OK, &response))
 }

@@ -15,7 +15,6 @@ use api::etcdserverpb::{
 use apply::Body;
 use apply::permission::Need;
 use server::{ETCD_VERSION, Member, Piece};
-use tokio::sync::{Semaphore, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
@@ -27,22 +26,10 @@ pub(crate) struct MaintenanceService {
     pub(crate) member: Arc<Member>,
 }
 
-/// How much work on the whole store may be under way; what more there is waits.
-static TURNS: Semaphore = Semaphore::const_new(8);
-
 /// Runs `work` on a thread of its own, which gives way to others: it reads or rewrites the whole store.
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
-    let interrupted = || Status::internal("the work was interrupted");
-    let turn = TURNS.acquire().await.map_err(|_| interrupted())?;
-    let (done, result) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("maintenance".to_owned()).spawn(move || {
-        // Until the work is over, also where nobody waits for it any more.
-        let _turn = turn;
-        server::give_way();
-        let _ = done.send(work());
-    });
-    thread.map_err(|error| Status::internal(error.to_string()))?;
-    result.await.map_err(|_| interrupted())
+    let result = server::run_in_background("maintenance", work).await;
+    result.map_err(|error| Status::internal(error.to_string()))
 }
 
 #[tonic::async_trait]

@@ -69,6 +69,9 @@ pub(crate) struct Sweep {
     /// The last revision that is compacted in every respect; -1 for none.
     finished: i64,
     running: Option<Running>,
+    /// Whether a compaction above `finished` began in an earlier life of the store, so that rows may be gone
+    /// that a hash would have to cover.
+    interrupted: bool,
 }
 
 struct Running {
@@ -85,7 +88,17 @@ const RUNS_PER_STEP: usize = 1024;
 
 impl Sweep {
     pub(crate) fn new(finished: i64) -> Sweep {
-        Sweep { finished, running: None }
+        Sweep { finished, running: None, interrupted: false }
+    }
+
+    /// Of a store that is opened, in which a compaction up to `scheduled` was ordered.
+    pub(crate) fn resumed(finished: i64, scheduled: i64) -> Sweep {
+        Sweep { interrupted: scheduled > finished, ..Sweep::new(finished) }
+    }
+
+    /// What is finished, if nothing above it is taken away as yet and `target` is next.
+    pub(crate) fn untouched(&self, target: i64) -> Option<i64> {
+        (self.running.is_none() && !self.interrupted && target > self.finished).then_some(self.finished)
     }
 }
 

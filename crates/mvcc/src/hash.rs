@@ -11,6 +11,9 @@ use crate::revision::Revision;
 use crate::select::Source;
 use crate::store::Store;
 
+/// How many hashes of compactions are kept (etcd's number).
+const KEPT: usize = 10;
+
 /// The checksum of the history up to a revision. Two stores with the same `revision` and `compact_revision`
 /// have the same hash, or they have diverged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,25 +37,83 @@ impl Store {
     /// # Errors
     /// [`ReadError::Future`], [`ReadError::Compacted`] or [`ReadError::Storage`].
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, ReadError> {
-        let (index, view, current, compact, bump) = {
-            let state = self.shared.state.read();
-            (state.index.clone(), self.shared.backend.view()?, state.current, state.compact, state.bump)
-        };
+        let picture = self.picture()?;
+        let (current, compact) = (picture.current, picture.compact);
         if revision > current {
             return Err(ReadError::Future { current_revision: current });
         }
         if revision > 0 && revision < compact {
             return Err(ReadError::Compacted { compact_revision: compact });
         }
-        let at = if revision == 0 { current } else { revision };
-        let mut kept = kept(&index, current, at, compact);
+        picture.hash(if revision == 0 { current } else { revision }, compact)
+    }
+
+    /// Hashes what the compaction that is due begins from, everything up to its revision, and keeps that for
+    /// [`Store::compacted_hashes`]. To be called before [`Store::compact_step`] takes the first row away.
+    /// Members that carry out the same compactions come to the same numbers, whatever they are at by then.
+    ///
+    /// Nothing where no compaction is due, one has begun already, or one was interrupted by a restart.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn hash_before_compaction(&self) -> Result<Option<HashKv>, ReadError> {
+        let (picture, finished) = {
+            // The view is of before the first step: steps hold this lock.
+            let sweep = self.shared.sweep.lock();
+            let target = self.compact_revision();
+            let Some(finished) = sweep.untouched(target) else { return Ok(None) };
+            (Picture { compact: target, ..self.picture()? }, finished)
+        };
+        if self.shared.compacted_hashes.lock().last().is_some_and(|last| last.revision >= picture.compact) {
+            return Ok(None);
+        }
+        let revision = picture.compact;
+        let hash = picture.hash(revision, finished)?;
+        let mut kept = self.shared.compacted_hashes.lock();
+        if kept.len() == KEPT {
+            kept.remove(0);
+        }
+        kept.push(hash);
+        Ok(Some(hash))
+    }
+
+    /// What the latest compactions began from, at most ten of them, ascending by revision.
+    pub fn compacted_hashes(&self) -> Vec<HashKv> {
+        self.shared.compacted_hashes.lock().clone()
+    }
+
+    fn picture(&self) -> Result<Picture, ReadError> {
+        let state = self.shared.state.read();
+        Ok(Picture {
+            index: state.index.clone(),
+            view: self.shared.backend.view()?,
+            current: state.current,
+            compact: state.compact,
+            bump: state.bump,
+        })
+    }
+}
+
+/// The store at one moment.
+struct Picture {
+    index: Index,
+    view: View,
+    current: i64,
+    compact: i64,
+    bump: Option<Revision>,
+}
+
+impl Picture {
+    /// Hashes up to `at`, as if `compact` were the last compaction.
+    fn hash(self, at: i64, compact: i64) -> Result<HashKv, ReadError> {
+        let mut kept = kept(&self.index, self.current, at, compact);
         // To etcd it is a version of a key without a name, and the latest one, which no compaction removes.
-        if let Some(bump) = bump.filter(|bump| bump.main <= compact.min(at)) {
+        if let Some(bump) = self.bump.filter(|bump| bump.main <= compact.min(at)) {
             let place = kept.partition_point(|kept| *kept < bump);
             kept.insert(place, bump);
         }
-        drop(index);
-        let hash = hash_rows(&view, &kept, at, compact)?;
+        drop(self.index);
+        let hash = hash_rows(&self.view, &kept, at, compact)?;
         Ok(HashKv { hash, compact_revision: compact, revision: at })
     }
 }

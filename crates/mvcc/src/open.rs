@@ -71,7 +71,7 @@ pub(crate) fn rebuild(
     order.sort_by(|a, b| a.compare(b, &pieces));
     let (index, leases) = build(&order, &pieces);
     let opened = Opened { leases, keys: index.live() as usize, rows };
-    Ok((State { index, current, compact, bump }, Sweep::new(finished), opened))
+    Ok((State { index, current, compact, bump }, Sweep::resumed(finished, scheduled), opened))
 }
 
 /// The rows of a range of revisions, in the order in which they were written.

@@ -6,6 +6,7 @@ use backend::{Backend, Incoming, Table};
 use parking_lot::{Mutex, RwLock};
 
 use crate::compaction::Sweep;
+use crate::hash::HashKv;
 use crate::index::Index;
 use crate::open::{self, Opened};
 use crate::read::ReadError;
@@ -28,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) backend: Backend,
     pub(crate) state: RwLock<State>,
     pub(crate) sweep: Mutex<Sweep>,
+    /// What the latest compactions began from, ascending by revision.
+    pub(crate) compacted_hashes: Mutex<Vec<HashKv>>,
 }
 
 /// What must change together. A reader takes its revision and its picture of the index in one lock hold, so
@@ -53,7 +56,12 @@ impl Store {
         let meta = |name: &[u8]| backend.table_get(Table::Meta, name);
         let (state, sweep, opened) = open::rebuild(&backend.view()?, meta)?;
         let current = state.current;
-        let shared = Arc::new(Shared { backend, state: RwLock::new(state), sweep: Mutex::new(sweep) });
+        let shared = Arc::new(Shared {
+            backend,
+            state: RwLock::new(state),
+            sweep: Mutex::new(sweep),
+            compacted_hashes: Mutex::default(),
+        });
         Ok((Store { shared: Arc::clone(&shared) }, Writer { shared, current }, opened))
     }
 
@@ -98,6 +106,8 @@ impl Writer {
             std::mem::replace(&mut *shown, state)
         };
         *old_sweep = sweep;
+        // They were of the state that is gone, which may have been damaged.
+        self.shared.compacted_hashes.lock().clear();
         // Taking a large index apart takes a while, which nobody should wait for.
         drop(old_sweep);
         drop(old);

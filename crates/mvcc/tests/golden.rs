@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! put a=1 lease=7    delete a    delete a..c    get a..c rev=3 limit=2 sort=mod:desc keys-only    count a..c
-//! begin; put ...; get ...; commit (or drop)    history 2..5    hash    compact 4    sweep    flush    reopen
+//! begin; put ...; get ...; commit (or drop)    history 2..5    hash    compact 4    begin-from    sweep    flush    reopen
 //! ```
 //! `a..c` is a range, `a..` every key from `a` on, `..` all. A compaction is logical until `sweep`.
 #![allow(clippy::unwrap_used)]
@@ -107,6 +107,15 @@ impl Machine {
                     Err(error) => refuse(&mut self.told, error),
                 }
             }
+            ["begin-from"] => match self.store.hash_before_compaction().unwrap() {
+                Some(told) => writeln!(
+                    self.told,
+                    "begins from {:08x} rev={} compact={}",
+                    told.hash, told.revision, told.compact_revision
+                )
+                .unwrap(),
+                None => writeln!(self.told, "nothing to begin from").unwrap(),
+            },
             ["hash"] => {
                 let told = self.store.hash_kv(0).unwrap();
                 writeln!(

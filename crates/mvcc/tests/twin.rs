@@ -122,9 +122,17 @@ impl World {
             Ok(())
         };
         let idle = self.store.compact_step(1).unwrap().state == ProgressState::Done;
+        let before = self.store.hash_kv(at).ok().filter(|_| idle && at > 0);
         let told = self.writer.schedule_compaction(at);
         assert_eq!(told.as_ref().map(|_| &()), expected.as_ref());
         if let Ok(op) = told {
+            // Whoever hashes before the first row goes finds what was there before the order.
+            if let Some(before) = before.filter(|_| self.rng.chance(2)) {
+                let begun_from = self.store.hash_before_compaction().unwrap();
+                assert_eq!(begun_from, Some(before), "what compaction {at} begins from");
+                assert_eq!(self.store.compacted_hashes().last(), Some(&before));
+                assert_eq!(self.store.hash_before_compaction().unwrap(), None, "once is enough");
+            }
             let early = self.store.compact_step(1).unwrap();
             assert!(!idle || early.rows == 0, "no row goes before the order is sealed");
             assert_eq!(early.state, ProgressState::More);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use api::etcdserverpb::alarm_request::AlarmAction;
 use api::etcdserverpb::{AlarmRequest, AlarmType};
-use apply::{Applied, Failure, Machine, Rejection};
+use apply::{Applied, Body, Failure, Machine, Rejection};
 use auth::Caller;
 use backend::Target;
 use raft::{Entry, EntryKind, Snapshot};
@@ -156,6 +156,7 @@ fn apply_run(
     let mut clock = Instant::now();
     let now = member.now();
     let Some(last) = run.last().map(|entry| entry.index) else { return Ok(()) };
+    let mut compacts = false;
     for entry in run {
         let before = entry.is_conf_change().then(|| member.cluster());
         let applied = machine.apply(entry, now)?;
@@ -174,6 +175,7 @@ fn apply_run(
             // What a leader appends first (R2).
             leases::term_begun(member, entry.term);
         }
+        compacts |= matches!(&applied.outcome, Ok(reply) if matches!(reply.body, Body::Compaction(_)));
         if let Some(committed) = applied.events {
             outgoing.events.extend(committed.1);
         }
@@ -195,6 +197,10 @@ fn apply_run(
         }
     }
     machine.seal();
+    if compacts {
+        // On every member, and at once: the leader will ask what was there before.
+        member.wake_compactor();
+    }
     member.raft().set_applied(last.0);
     member.release_reads(last);
     let reconfigured = !outgoing.configurations.is_empty();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::auto_compaction::AutoCompaction;
 use crate::passwords::DEFAULT_COST;
 use crate::tokens::AuthToken;
 
@@ -76,6 +77,16 @@ pub struct Config {
     pub compaction_sleep: Duration,
     /// `--downgrade-check-time`: how often a leader looks whether a downgrade is over; never, if it is zero.
     pub downgrade_check: Duration,
+    /// `--auto-compaction-mode` and `--auto-compaction-retention`.
+    pub auto_compaction: AutoCompaction,
+    /// `--corrupt-check-time`: how often the leader compares all members' data; never, if it is zero.
+    pub corrupt_check: Duration,
+    /// The feature gate `InitialCorruptCheck`: compare with the others before anybody is served.
+    pub initial_corrupt_check: bool,
+    /// The feature gate `CompactHashCheck`: hash what is compacted, and have the leader compare that.
+    pub compact_hash_check: bool,
+    /// `--compact-hash-check-time`: how often the leader does.
+    pub compact_hash_check_time: Duration,
     /// `--watch-progress-notify-interval`.
     pub progress_interval: Duration,
     /// `--warning-apply-duration`.
@@ -157,6 +168,11 @@ impl Config {
             compaction_batch: 1_000,
             compaction_sleep: Duration::from_millis(10),
             downgrade_check: Duration::from_secs(5),
+            auto_compaction: AutoCompaction::Off,
+            corrupt_check: Duration::ZERO,
+            initial_corrupt_check: false,
+            compact_hash_check: true,
+            compact_hash_check_time: Duration::from_secs(60),
             progress_interval: Duration::from_secs(600),
             warning_apply: Duration::from_millis(100),
             warning_request: Duration::from_millis(300),

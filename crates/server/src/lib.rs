@@ -35,6 +35,8 @@
 //! | `versions` | which version the cluster speaks |
 //! | `leases` | expiry and checkpoints, on the clock thread |
 //! | `access`, `tokens`, `passwords` | who a client is, and what it may |
+//! | `auto_compaction` | when what is compacted by itself |
+//! | `corruption` | whether all members hold the same data |
 //! | `tally` | what is applied, counted |
 //! | `identity` | member and cluster ids |
 //!
@@ -43,6 +45,8 @@
 mod access;
 mod apply_thread;
 mod ask;
+mod auth_log;
+mod auto_compaction;
 mod background;
 mod backup;
 mod bootstrap;
@@ -50,6 +54,7 @@ mod clock_thread;
 mod compaction;
 mod compactor;
 mod config;
+mod corruption;
 mod disk;
 mod downgrade;
 mod error;
@@ -91,7 +96,8 @@ mod wal_thread;
 mod watching;
 
 pub use access::{Authenticated, Credentials};
-pub use background::give_way;
+pub use auto_compaction::AutoCompaction;
+pub use background::{give_way, run as run_in_background};
 pub use backup::{Backup, BackupError, Piece};
 pub use bootstrap::StartError;
 pub use config::{ClusterState, Config, Feature};

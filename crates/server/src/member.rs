@@ -81,6 +81,8 @@ pub struct Member {
     next_lease: AtomicU64,
     stopping: watch::Sender<bool>,
     ready: watch::Sender<bool>,
+    /// Whether the data was compared with other members', where that must be.
+    checked: watch::Sender<bool>,
     removed: watch::Sender<bool>,
 }
 
@@ -123,6 +125,7 @@ impl Member {
             next_lease: AtomicU64::new(0),
             stopping: watch::Sender::new(false),
             ready: watch::Sender::new(false),
+            checked: watch::Sender::new(false),
             removed: watch::Sender::new(false),
             config,
         }
@@ -211,6 +214,8 @@ impl Member {
     /// an earlier run has acknowledged (P5). Without a leader that is so after a while all the same,
     /// for whoever asks for no more than this member's own knowledge.
     pub async fn ready(&self) {
+        // The sender lives as long as the member.
+        let _ = self.checked.subscribe().wait_for(|checked| *checked).await;
         let mut ready = self.ready.subscribe();
         let known = tokio::time::timeout(self.config.ready_timeout, ready.wait_for(|ready| *ready)).await;
         if known.is_err() {
@@ -222,6 +227,15 @@ impl Member {
     pub async fn published(&self) {
         // The sender lives as long as the member.
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    /// There is no need to compare this member's data with others', or it is done.
+    pub(crate) fn set_checked(&self) {
+        self.checked.send_replace(true);
+    }
+
+    pub(crate) fn is_checked(&self) -> bool {
+        *self.checked.borrow()
     }
 
     pub(crate) fn set_ready(&self) {

@@ -22,7 +22,10 @@ use crate::member::{Made, Member};
 use crate::proposal::RequestId;
 use crate::raft_driver::Driver;
 use crate::shard::Shard;
-use crate::{apply_thread, clock_thread, compactor, flusher, log_reader, roads, versions, wal_thread};
+use crate::{
+    apply_thread, auto_compaction, clock_thread, compactor, corruption, flusher, log_reader, roads, versions,
+    wal_thread,
+};
 
 /// A thread that the member cannot do without has ended: the process must stop, and nothing is
 /// acknowledged from here on.
@@ -86,6 +89,9 @@ impl Server {
         let peers = roads::start(&member, failures.clone());
         let peers = peers.map_err(|error| StartError::Io("peers".into(), error))?;
         member.set_peers(peers);
+        if parts.new || !member.config().initial_corrupt_check {
+            member.set_checked();
+        }
         if !forced {
             roads::meet(&member, &member.cluster(), &parts.remotes);
         }
@@ -144,6 +150,7 @@ impl Server {
         for number in 0..self.member.shards() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (member, serve) = (Arc::clone(&self.member), serve.clone());
+            let failures = self.failures.clone();
             let first_request = RequestId::first(random(), member.id());
             self.shards.push(self.spawn(&format!("shard-{number}"), move || -> Result<(), Error> {
                 let shard = Shard::serve(Arc::clone(&member), number, first_request);
@@ -155,7 +162,7 @@ impl Server {
                         () = &mut shard => {}
                         () = async {
                             if number == 0 {
-                                tokio::join!(take_part(&member), serve(number));
+                                tokio::join!(take_part(&member, &failures), serve(number));
                             } else {
                                 serve(number).await;
                             }
@@ -233,10 +240,21 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 /// What a member does in its cluster beside serving clients, until it stops.
-async fn take_part(member: &Arc<Member>) {
+async fn take_part(member: &Arc<Member>, failures: &mpsc::UnboundedSender<ThreadFailure>) {
     let working = async {
+        if !member.is_checked() {
+            if let Err(cause) = corruption::initial(member).await {
+                tracing::error!(error = cause, "checkInitialHashKV failed");
+                let _ = failures.send(ThreadFailure { thread: "initial corruption check".to_owned(), cause });
+                return;
+            }
+            member.set_checked();
+        }
         introduce(member).await;
         versions::monitor(Arc::clone(member)).await;
+        tokio::join!(
+            auto_compaction::run(member)
+        );
     };
     tokio::select! {
         () = working => {}

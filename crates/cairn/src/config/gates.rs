@@ -1,9 +1,8 @@
 //! etcd's feature gates: names for behaviours that a release offers but does not insist on.
 //!
 //! Some of them are simply how Cairn works, or concern what is inside etcd; those may be switched either way.
-//! The others promise something that is not there yet and must stay off.
-
-use crate::note::{Level, Note};
+//! The others promise something that is not there yet and must stay off. One is on unless it is switched off,
+//! where etcd has it off: `CompactHashCheck`, which costs next to nothing here.
 
 /// What switching a gate does here.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -14,19 +13,15 @@ enum Gate {
     Either,
     /// It must stay at `false`.
     Off,
-    /// Nothing yet; but nobody is worse off for it, so switching it on is only worth a line in the log.
-    Later(&'static str),
 }
-
-const COMPARED: &str = "Cairn does not compare its members' data by itself yet";
 
 /// Every gate of etcd 3.7.1.
 const GATES: [(&str, Gate); 11] = [
     // They would switch on what is `Off` below, or off what is `Either`.
     ("AllAlpha", Gate::Off),
     ("AllBeta", Gate::Either),
-    ("CompactHashCheck", Gate::Later(COMPARED)),
-    ("InitialCorruptCheck", Gate::Later(COMPARED)),
+    ("CompactHashCheck", Gate::Active),
+    ("InitialCorruptCheck", Gate::Active),
     // A renewal never waits for the log here.
     ("FastLeaseKeepAlive", Gate::Either),
     // Remaining times of leases are always checkpointed, and always kept.
@@ -87,18 +82,9 @@ pub(crate) fn is_on(text: &str, gate: &str) -> bool {
     parse(text).is_ok_and(|switched| switched.contains(&(gate, true)))
 }
 
-/// Says which gates are on and change nothing so far.
-///
-/// # Errors
-/// As [`parse`].
-pub(crate) fn note(text: &str, notes: &mut Vec<Note>) -> Result<(), String> {
-    let switched = parse(text)?;
-    for (name, gate) in GATES {
-        let Gate::Later(reason) = gate else { continue };
-        if switched.contains(&(name, true)) {
-            let note = Note::new(Level::Warn, "feature gate has no effect yet");
-            notes.push(note.text("feature-gate", name).text("reason", reason));
-        }
-    }
-    Ok(())
+/// Whether an alpha gate that is on unless switched off is on.
+pub(crate) fn stays_on(text: &str, gate: &str) -> bool {
+    let switched = parse(text).unwrap_or_default();
+    let value = |name: &str| switched.iter().find(|(other, _)| *other == name).map(|(_, on)| *on);
+    value(gate).or(value("AllAlpha")).unwrap_or(true)
 }

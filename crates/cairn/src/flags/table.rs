@@ -6,7 +6,6 @@ use super::Kind::{
 use super::Status::{self, Accepted, Active, NotYet};
 use super::{Flag, Kind};
 
-const COMPARED: &str = "Cairn does not compare its members' data by itself yet";
 const DISCOVERY: &str = "Cairn finds the members of a cluster by --initial-cluster alone";
 const TRACING: &str = "Cairn does not send traces yet";
 
@@ -138,7 +137,7 @@ pub(crate) const FLAGS: &[Flag] = &[
     row(CLUSTERING, "strict-reconfig-check", Bool, "true", Active, "Refuse a change of members that would cost the quorum."),
     row(CLUSTERING, "pre-vote", Bool, "true", Active, "Ask whether an election could be won before holding it."),
     row(CLUSTERING, "auto-compaction-retention", Text, "0", Active,
-        "How much history to keep: a duration or, in mode revision, a number of revisions. 0 keeps all of it, and is all that Cairn takes so far."),
+        "How much history to keep: a duration or, in mode revision, a number of revisions. A number without a unit counts hours, or revisions. 0 keeps all of it."),
     row(CLUSTERING, "auto-compaction-mode", Text, "periodic", Active,
         "How to read --auto-compaction-retention: periodic or revision."),
     row(CLUSTERING, "v2-deprecation", Choices(&["write-only", "write-only-skip-check", "write-only-drop-data", "gone"]), "write-only",
@@ -198,8 +197,10 @@ pub(crate) const FLAGS: &[Flag] = &[
     row(SPANS, "distributed-tracing-instance-id", Text, "", NotYet(TRACING), "The instance that traces name."),
     row(SPANS, "distributed-tracing-sampling-rate", Signed, "0", NotYet(TRACING), "How many of a million calls to trace."),
 
-    row(FEATURES, "corrupt-check-time", Duration, "0s", NotYet(COMPARED), "How often members compare their data. 0 for never."),
-    row(FEATURES, "compact-hash-check-time", Duration, "1m", NotYet(COMPARED), "How often the leader compares the members' hashes of compacted history."),
+    row(FEATURES, "corrupt-check-time", Duration, "0s", Active,
+        "How often the leader compares the data of all members, which each of them reads for that. 0 for never."),
+    row(FEATURES, "compact-hash-check-time", Duration, "1m", Active,
+        "How often the leader compares what members hashed when they compacted. The feature gate CompactHashCheck, which is on unless switched off, decides whether they do."),
     row(FEATURES, "compaction-batch-limit", Signed, "1000", Active, "How many revisions a step of a compaction removes. 0 stands for 1000."),
     row(FEATURES, "peer-skip-client-san-verification", Bool, "false", Active, "Do not check the names in a peer's certificate."),
     row(FEATURES, "watch-progress-notify-interval", Duration, "10m", Active,

@@ -158,6 +158,21 @@ impl Running {
         })
     }
 
+    /// Waits until a thread of the member says why it cannot go on.
+    pub fn failure(&mut self) -> String {
+        let mut failure = None;
+        until("the member fails", || {
+            failure = self.failures.try_recv().ok();
+            failure.is_some()
+        });
+        failure.unwrap().to_string()
+    }
+
+    /// Stops a member that has failed.
+    pub fn give_up(self) {
+        self.server.stop();
+    }
+
     pub fn stop(mut self) -> Place {
         let place = self.place.clone();
         self.server.stop();
@@ -182,7 +197,11 @@ pub fn find(member: &Member, key: &str) -> Option<String> {
 /// As much of the peer port as members ask each other about here.
 async fn answer(member: Arc<Member>, mut questions: mpsc::Receiver<peer::Other>) {
     while let Some((request, answer)) = questions.recv().await {
-        let _ = answer.send(reply(&member, &request));
+        let response = match request.uri().path() {
+            server::HASH_KV => member.tell_hash(&request).await,
+            _ => reply(&member, &request),
+        };
+        let _ = answer.send(response);
     }
 }
 
@@ -227,11 +246,16 @@ pub async fn at_last<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl
 
 /// Founds a cluster of members with these names.
 pub fn found(directory: &Path, names: &[&str]) -> Vec<Running> {
+    found_with(directory, names, |config| config)
+}
+
+/// The same, with settings of their own.
+pub fn found_with(directory: &Path, names: &[&str], settings: impl Fn(Config) -> Config) -> Vec<Running> {
     let (places, listeners): (Vec<_>, Vec<_>) = names.iter().map(|name| Place::new(directory, name)).unzip();
     let started: Vec<Running> = places
         .iter()
         .zip(listeners)
-        .map(|(place, listener)| Running::start(place, listener, place.config(&places)).unwrap())
+        .map(|(place, listener)| Running::start(place, listener, settings(place.config(&places))).unwrap())
         .collect();
     ready(&started);
     started
