@@ -223,6 +223,11 @@ impl Store {
         self.users.keys().cloned().collect()
     }
 
+    /// The hashes of all users' passwords.
+    pub fn password_hashes(&self) -> impl Iterator<Item = &[u8]> {
+        self.users.values().map(|user| &user.password[..]).filter(|hash| !hash.is_empty())
+    }
+
     /// The hash of a user's password. None if there is no such user, or it can have no password.
     pub fn password_hash(&self, name: &str) -> Option<Bytes> {
         self.users.get(name).filter(|user| !has_no_password(user)).map(|user| user.password.clone())

@@ -18,7 +18,7 @@ use base64::prelude::BASE64_STANDARD;
 
 use crate::error::Error;
 use crate::member::Member;
-use crate::passwords::PasswordError;
+use crate::passwords::{PasswordError, cost_of};
 
 /// How often a password is checked again because users or roles have changed meanwhile.
 const ROUNDS: usize = 16;
@@ -138,8 +138,7 @@ impl Member {
 
     /// Checks a password, and has all members know a token for it.
     ///
-    /// What is answered does not tell whether there is such a user, and nor does the time that it takes, as
-    /// long as passwords were hashed at the cost that `--bcrypt-cost` says today.
+    /// What is answered does not tell whether there is such a user, and nor does the time that it takes.
     ///
     /// # Errors
     /// As [`Member::propose`]; [`auth::Error::AuthFailed`] for a password that is not the user's.
@@ -154,9 +153,12 @@ impl Member {
             if !auth.is_enabled() {
                 return Ok(Err(auth::Error::NotEnabled.into()));
             }
-            let (checked, hash) = auth.read(|store| (store.revision(), store.password_hash(name)));
+            let (checked, hash, costliest) = auth.read(|store| {
+                let costs = store.password_hashes().filter_map(|hash| cost_of(str::from_utf8(hash).ok()?));
+                (store.revision(), store.password_hash(name), costs.max().unwrap_or(0))
+            });
             let hash = hash.and_then(|hash| String::from_utf8(hash.to_vec()).ok());
-            if !self.passwords().verify(password.to_owned(), hash).await? {
+            if !self.passwords().verify(password.to_owned(), hash, costliest).await? {
                 tracing::warn!(user = name, "invalid authentication was requested");
                 return Ok(Err(auth::Error::AuthFailed.into()));
             }

@@ -49,8 +49,6 @@ type Job = Box<dyn FnOnce() + Send>;
 /// The threads that hash, started when there is something to hash.
 pub(crate) struct Passwords {
     cost: u32,
-    /// What a password is held against that no user has.
-    nobodys: String,
     threads: usize,
     shared: Arc<Shared>,
 }
@@ -70,14 +68,12 @@ struct State {
 }
 
 impl Passwords {
-    /// `cost`: of new hashes, and of those that take the place of a user's who does not exist.
+    /// `cost`: of new hashes.
     pub(crate) fn new(cost: u32) -> Self {
         let cost = if COSTS.contains(&cost) { cost } else { DEFAULT_COST };
-        // Well formed, of no password: verifying it takes as long as any other of this cost.
-        let nobodys = format!("$2a${cost:02}${}{}", ".".repeat(22), ".".repeat(31));
         // One core is left to the member's other threads.
         let threads = available_parallelism().map_or(1, |cores| cores.get() - 1).clamp(1, 8);
-        Self { cost, nobodys, threads, shared: Arc::default() }
+        Self { cost, threads, shared: Arc::default() }
     }
 
     /// The hash of a password, with a fresh salt.
@@ -96,19 +92,18 @@ impl Passwords {
         hashed.await.map_err(PasswordError::Failed)?.ok_or(PasswordError::Failed(Error::Stopped))
     }
 
-    /// Whether a password is the one that was hashed. Without a hash it is not, and finding that out
-    /// takes no less time.
-    pub(crate) async fn verify(&self, password: String, hash: Option<String>) -> Result<bool, Error> {
-        let nobodys = self.nobodys.clone();
+    /// Whether a password is the one that was hashed. Without a hash it is not, and finding that out takes
+    /// no less time: always that of the costliest of all hashes there are, which is `costliest` if it is more
+    /// than that of new ones.
+    pub(crate) async fn verify(
+        &self,
+        password: String,
+        hash: Option<String>,
+        costliest: u32,
+    ) -> Result<bool, Error> {
+        let ceiling = self.cost.max(costliest);
         self.run(move || {
-            let verdict = hash.map(|hash| bcrypt::verify(&password, &hash));
-            match verdict {
-                Some(Ok(is_right)) => is_right,
-                Some(Err(_)) | None => {
-                    let _ = bcrypt::verify(&password, &nobodys);
-                    false
-                }
-            }
+            compare(hash.as_deref(), ceiling, |hash| bcrypt::verify(&password, hash).unwrap_or(false))
         })
         .await
     }
@@ -148,6 +143,34 @@ impl Passwords {
             }
         }
         Ok(())
+    }
+}
+
+/// The cost of a hash; none if it is no hash.
+pub(crate) fn cost_of(hash: &str) -> Option<u32> {
+    let cost = hash.parse::<bcrypt::HashParts>().ok()?.get_cost();
+    COSTS.contains(&cost).then_some(cost)
+}
+
+/// A hash of no password: verifying it takes as long as any other of this cost.
+fn nobodys(cost: u32) -> String {
+    format!("$2a${cost:02}${}{}", ".".repeat(22), ".".repeat(31))
+}
+
+/// Holds a password against a hash, with as many rounds as a hash of cost `ceiling` has, whatever this one's
+/// cost is and whether there is one: one of cost `n` has two to the `n`, and those of all costs from there to
+/// below the ceiling have the rest together.
+fn compare(hash: Option<&str>, ceiling: u32, mut is_of: impl FnMut(&str) -> bool) -> bool {
+    match hash.and_then(|hash| Some((hash, cost_of(hash)?))) {
+        Some((hash, cost)) => {
+            let is_right = is_of(hash);
+            (cost..ceiling).for_each(|cost| _ = is_of(&nobodys(cost)));
+            is_right
+        }
+        None => {
+            is_of(&nobodys(ceiling));
+            false
+        }
     }
 }
 
@@ -206,19 +229,43 @@ mod tests {
             // Written by etcd 3.5.1, of cost 4.
             ("", Some("$2a$04$..CmCwVQ5bk9nRFKPjUjIe".to_owned()), false),
         ] {
-            assert_eq!(wait(passwords.verify(password.into(), hash.clone())), Ok(is_right), "{hash:?}");
+            assert_eq!(wait(passwords.verify(password.into(), hash.clone(), 5)), Ok(is_right), "{hash:?}");
         }
     }
 
     #[test]
     fn what_stands_for_nobody_is_a_hash_that_takes_its_time() {
         for cost in [4, 7] {
-            let passwords = Passwords::new(cost);
-            assert_eq!(passwords.nobodys.parse::<bcrypt::HashParts>().unwrap().get_cost(), cost);
-            assert!(!bcrypt::verify("secret", &passwords.nobodys).unwrap());
+            assert_eq!(cost_of(&nobodys(cost)), Some(cost));
+            assert!(!bcrypt::verify("secret", &nobodys(cost)).unwrap());
         }
         assert_eq!(Passwords::new(3).cost, DEFAULT_COST);
         assert_eq!(Passwords::new(32).cost, DEFAULT_COST);
+    }
+
+    /// Counted in rounds, not measured: users hashed at any cost, those whose hash is none, and those who do
+    /// not exist, all cost the same.
+    #[test]
+    fn every_password_costs_as_much_as_the_costliest() {
+        let rounds = |hash: Option<&str>, ceiling: u32| {
+            let mut rounds = 0_u64;
+            compare(hash, ceiling, |hash| {
+                rounds += 1 << cost_of(hash).unwrap();
+                false
+            });
+            rounds
+        };
+        for ceiling in [4, 10, 12, 31] {
+            let whole = 1 << ceiling;
+            for cost in 4..=ceiling {
+                assert_eq!(rounds(Some(&nobodys(cost)), ceiling), whole, "of cost {cost}");
+            }
+            for hash in [None, Some(""), Some("$2a$04$..CmCwVQ5bk9nRFKPjUjIe"), Some("$2a$99$x")] {
+                assert_eq!(rounds(hash, ceiling), whole, "{hash:?}");
+            }
+        }
+        let hash = wait(Passwords::new(4).hash("secret".into())).unwrap();
+        assert!(compare(Some(&hash), 6, |hash| bcrypt::verify("secret", hash).unwrap()));
     }
 
     #[test]
