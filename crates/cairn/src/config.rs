@@ -428,7 +428,7 @@ fn auto_compaction(given: &Given) -> Result<AutoCompaction, String> {
         "revision" => true,
         "" => return Err("undefined auto-compaction-mode".to_owned()),
         other => return Err(format!("unknown auto-compaction-mode {other:?}")),
-    }
+    };
     let retention = given.text("auto-compaction-retention");
     let wrong = |words: &str| format!("error parsing CompactionRetention: time: {words} {retention:?}");
     let amount = match retention.parse::<i64>() {

@@ -251,8 +251,9 @@ async fn take_part(member: &Arc<Member>, failures: &mpsc::UnboundedSender<Thread
             member.set_checked();
         }
         introduce(member).await;
-        versions::monitor(Arc::clone(member)).await;
         tokio::join!(
+            versions::monitor(Arc::clone(member)),
+            corruption::monitor(member),
             auto_compaction::run(member)
         );
     };
