@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use crate::budget::Budget;
 use crate::company::PATIENCE;
 use crate::connect::Address;
 use crate::events::Events;
@@ -35,6 +36,8 @@ pub(crate) struct Hub {
     pub(crate) settings: Settings,
     pub(crate) events: Arc<dyn Events>,
     pub(crate) runtime: Handle,
+    /// What arrives and is not yet read.
+    pub(crate) bodies: Budget,
     links: RwLock<BTreeMap<u64, Arc<Link>>>,
     /// Rung when there is something to send or to tell.
     bell: Notify,
@@ -57,6 +60,7 @@ impl Hub {
             settings,
             events,
             runtime,
+            bodies: Budget::default(),
             links: RwLock::default(),
             bell: Notify::new(),
             rung: AtomicBool::new(false),

@@ -79,6 +79,8 @@ mod company;
 mod connect;
 mod events;
 mod framing;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod hub;
 mod identity;
 mod link;

@@ -20,8 +20,8 @@ use tls::{Guest, Handshakes, Listener, Stream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use crate::connect::Impatient;
 use crate::budget::{Budget, TOO_MUCH};
+use crate::connect::Impatient;
 use crate::framing::Kind;
 use crate::hub::Hub;
 use crate::identity::{self, CLUSTER_ID, FROM, MIN_VERSION, OTHER_CLUSTER, RAFT_TO, VERSION, hex_value};

@@ -4,6 +4,8 @@
 mod receive;
 mod send;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use receive::head;
 pub(crate) use receive::{check_parties, receive, remove_partial};
 pub(crate) use send::send;
 

@@ -1,6 +1,7 @@
 //! The receiver's side: the database goes to a temporary file, and gets its name when it is whole and
 //! durable. Until then there is nothing that anybody could take for one (W8, W12).
 
+use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write as _};
@@ -11,12 +12,14 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::{Request, StatusCode};
+use http_body::Body as HttpBody;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use raft::{Body, Message};
 use tokio::time::timeout;
 
 use super::Temporary;
+use crate::budget::{Budget, Share, TOO_MUCH};
 use crate::codec;
 use crate::events::{Measured, Receipt};
 use crate::hub::Hub;
@@ -60,7 +63,7 @@ pub(crate) async fn receive(hub: &Arc<Hub>, request: Request<Incoming>) -> Resul
     };
     let mut source =
         Source { body: request.into_body(), rest: Bytes::new(), limit: hub.settings.read_timeout };
-    let message = read_message(&mut source).await.map_err(|why| bad(&why))?;
+    let message = read_message(&mut source, &hub.bodies).await.map_err(|why| bad(&why))?;
     let message = codec::to_raft(message).map_err(|refused| bad(&refused.to_string()))?;
     let Body::Snapshot(snapshot) = &message.body else { return Err(bad("wrong raft message type")) };
     check_parties(hub, &message)?;
@@ -107,13 +110,38 @@ pub(crate) fn check_parties(hub: &Hub, message: &Message) -> Result<(), Refusal>
     Ok(())
 }
 
-async fn read_message(source: &mut Source) -> Result<api::raftpb::Message, String> {
-    let length = source.exactly(8).await.map_err(|error| error.to_string())?.get_u64();
+async fn read_message<B: HttpBody<Data = Bytes> + Unpin>(
+    source: &mut Source<B>,
+    budget: &Budget,
+) -> Result<api::raftpb::Message, String>
+where
+    B::Error: Error + Send + Sync + 'static,
+{
+    let mut share = budget.share();
+    let length = source.exactly(8, &mut share).await.map_err(|error| error.to_string())?.get_u64();
     if length > LONGEST_MESSAGE {
         return Err("failed to decode raft message (error limit exceeded)".to_owned());
     }
-    let bytes = source.exactly(length as usize).await.map_err(|error| error.to_string())?;
+    let bytes = source.exactly(length as usize, &mut share).await.map_err(|error| error.to_string())?;
     codec::decode(bytes).map_err(|refused| format!("failed to decode raft message ({refused})"))
+}
+
+/// What [`receive`] makes of a body before it writes anything: the message, if it is a snapshot's.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) async fn head<B: HttpBody<Data = Bytes> + Unpin>(
+    body: B,
+    limit: Duration,
+) -> Result<Message, String>
+where
+    B::Error: Error + Send + Sync + 'static,
+{
+    let mut source = Source { body, rest: Bytes::new(), limit };
+    let message = read_message(&mut source, &Budget::default()).await?;
+    let message = codec::to_raft(message).map_err(|refused| refused.to_string())?;
+    match message.body {
+        Body::Snapshot(_) => Ok(message),
+        _ => Err("wrong raft message type".to_owned()),
+    }
 }
 
 /// What has been saved.
@@ -126,7 +154,12 @@ struct Saved {
 
 /// Writes what is left of the body to a file of the name that the index calls for. The file exists
 /// under that name only if all of it is there, on the disk.
-async fn save(directory: &Path, index: u64, checksum: Option<u32>, source: &mut Source) -> io::Result<Saved> {
+async fn save(
+    directory: &Path,
+    index: u64,
+    checksum: Option<u32>,
+    source: &mut Source<Incoming>,
+) -> io::Result<Saved> {
     static TRANSFERS: AtomicU64 = AtomicU64::new(0);
     let number = TRANSFERS.fetch_add(1, Ordering::Relaxed);
     let temporary = Temporary::new(directory.join(format!("{index:016x}.{number}{PARTIAL}")));
@@ -180,15 +213,18 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 }
 
 /// A body, read as it comes.
-struct Source {
-    body: Incoming,
+struct Source<B> {
+    body: B,
     /// Came, and was not asked for yet.
     rest: Bytes,
     /// How long it may be silent.
     limit: Duration,
 }
 
-impl Source {
+impl<B: HttpBody<Data = Bytes> + Unpin> Source<B>
+where
+    B::Error: Error + Send + Sync + 'static,
+{
     /// What comes next; `None` at the end, which only a body that is whole has.
     async fn frame(&mut self) -> io::Result<Option<Bytes>> {
         if self.rest.has_remaining() {
@@ -208,13 +244,17 @@ impl Source {
     }
 
     /// Memory is taken as bytes come, not as they are asked for.
-    async fn exactly(&mut self, length: usize) -> io::Result<Bytes> {
+    async fn exactly(&mut self, length: usize, share: &mut Share<'_>) -> io::Result<Bytes> {
         let mut all = BytesMut::new();
         while all.len() < length {
             let Some(mut frame) = self.frame().await? else {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             };
-            all.extend_from_slice(&frame.split_to(frame.len().min(length - all.len())));
+            let taken = frame.split_to(frame.len().min(length - all.len()));
+            if !share.take(taken.len()) {
+                return Err(io::Error::other(TOO_MUCH));
+            }
+            all.extend_from_slice(&taken);
             self.rest = frame;
         }
         Ok(all.freeze())
