@@ -33,6 +33,7 @@
 
 pub mod error;
 pub mod key_range;
+pub mod loggable;
 pub mod raft_request;
 
 /// The version of etcd whose API this is, and whose log, peer protocol and files.

@@ -8,6 +8,7 @@ use api::etcdserverpb::{
     LeaseRevokeResponse, PutResponse, RangeResponse, TxnResponse,
 };
 use api::raft_request::Op;
+use prost::Message as _;
 
 use crate::member::Member;
 use crate::rejection::Rejection;
@@ -23,6 +24,25 @@ pub struct Reply {
     /// The answer, its own header absent. (The answers inside of a transaction's do have headers,
     /// with nothing but the revision in them, as etcd sends them.)
     pub body: Body,
+}
+
+impl Body {
+    /// How many bytes the answer takes, encoded.
+    pub fn size(&self) -> usize {
+        match self {
+            Body::Range(answer) => answer.encoded_len(),
+            Body::Put(answer) => answer.encoded_len(),
+            Body::DeleteRange(answer) => answer.encoded_len(),
+            Body::Txn(answer) => answer.encoded_len(),
+            Body::Compaction(answer) => answer.encoded_len(),
+            Body::LeaseGrant(answer) => answer.encoded_len(),
+            Body::LeaseRevoke(answer) => answer.encoded_len(),
+            Body::LeaseCheckpoint(answer) => answer.encoded_len(),
+            Body::Alarm(answer) => answer.encoded_len(),
+            // These are made into answers later.
+            Body::Auth(_) | Body::Internal | Body::Members(_) | Body::Nothing => 0,
+        }
+    }
 }
 
 /// The answer, by command.

@@ -148,6 +148,10 @@ pub(crate) struct Config {
     /// How often idle watches are told how far they have come.
     pub watch_progress_notify_interval: Duration,
 
+    /// Make profiles for whoever asks over HTTP.
+    pub enable_pprof: bool,
+    /// Where traces go; none for nowhere.
+    pub traces: Option<server::Traces>,
     /// How much to measure.
     pub metrics: Metrics,
     /// How long applying an entry may take before the log warns of it.
@@ -298,6 +302,8 @@ impl Config {
             initial_corrupt_check: gates::is_on(&given.text("feature-gates"), "InitialCorruptCheck"),
             downgrade_check_time: given.duration("downgrade-check-time")?,
             watch_progress_notify_interval: progress_interval(given, notes)?,
+            enable_pprof: given.bool("enable-pprof"),
+            traces: traces(given)?,
             metrics: match given.text("metrics").as_str() {
                 "extensive" => Metrics::Extensive,
                 _ => Metrics::Basic,

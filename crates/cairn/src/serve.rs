@@ -155,6 +155,8 @@ fn member_config(config: &Config) -> Result<server::Config, String> {
         client_cert_auth: false,
         peer_tls: tls::Client::default(),
         extensive_metrics: config.metrics == Metrics::Extensive,
+        pprof: config.enable_pprof,
+        traces: config.traces.clone(),
         no_fsync: config.unsafe_no_fsync,
         not_serving_on_defrag: config.not_serving_on_defrag,
         features: config.features.clone(),

@@ -12,9 +12,10 @@ use tonic::body::Body;
 
 use crate::health;
 use crate::probes::{self, Found, ProbeMetrics};
+use crate::profile;
 use crate::vars::Vars;
 
-const TEXT: &str = "text/plain; charset=utf-8";
+pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers by path.
 pub(crate) async fn answer<B>(
@@ -33,6 +34,13 @@ pub(crate) async fn answer<B>(
             reply(StatusCode::OK, "application/json; charset=utf-8", text)
         }
         ("/debug/vars", _) => not_allowed(&Method::GET),
+        (path, method) if member.config().pprof && is_below(path, profile::PREFIX) => match *method {
+            Method::GET => {
+                let seconds = values(query, "seconds");
+                profile::answer(&path[profile::PREFIX.len()..], seconds.first().map(String::as_str)).await
+            }
+            _ => not_allowed(&Method::GET),
+        },
         ("/metrics", _) => {
             let kind = "text/plain; version=0.0.4; charset=utf-8";
             reply(StatusCode::OK, kind, server::scrape(member))
@@ -64,6 +72,11 @@ pub(crate) fn version(member: &Member, method: &Method) -> Response<Bytes> {
     let storage = cluster.storage_version().to_owned();
     let etcdcluster = cluster.version.clone().unwrap_or_else(|| "not_decided".to_owned());
     json(StatusCode::OK, &Versions { etcdserver: ETCD_VERSION, etcdcluster, storage })
+}
+
+/// Whether a path is this one, or below it.
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// What a query gives for a name, every time that it names it.

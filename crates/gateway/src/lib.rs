@@ -3,7 +3,7 @@
 //!
 //! A port speaks HTTP/1.1 and HTTP/2 at once; a request whose content type is gRPC's goes to
 //! `grpc`, everything else to [`http`](self) paths: `/v3/…`, `/health`, `/livez`, `/readyz`, `/version`, `/metrics`,
-//! `/debug/vars`. The first
+//! `/debug/vars`, `/debug/pprof/`. The first
 //! runtime thread accepts and deals connections out in turn, and a connection stays where it was
 //! dealt (design §10).
 //!
@@ -19,6 +19,7 @@
 //! | `traffic` | the count of bytes |
 //! | `probes` | `/livez` and `/readyz` |
 //! | `vars` | `/debug/vars` |
+//! | `profile` | `/debug/pprof/` |
 //! | `peer` | paths of the peer port that are not raft's |
 
 mod access;
@@ -30,6 +31,7 @@ mod json;
 mod listen;
 mod peer;
 mod probes;
+mod profile;
 mod traffic;
 mod vars;
 

@@ -16,7 +16,10 @@ use tokio_stream::Stream;
 use tonic::{Extensions, Request, Response, Status};
 
 use crate::access::Reader;
-use crate::{propose, range, status, stream_range};
+use crate::slow;
+use crate::stats::{self, Stats};
+use crate::trace::Trace;
+use crate::{propose, propose_counted, range, status, stream_range};
 
 /// Reads and writes of keys.
 pub(crate) struct KvService {
@@ -57,12 +60,12 @@ impl Kv for KvService {
         let (_, extensions, request) = request.into_parts();
         apply::check::put(&request).map_err(status::rejection)?;
         crate::quota::check(&self.member, apply::quota::put_cost(&request)).await?;
-        match propose(&self.member, &extensions, request).await? {
-            (header, Body::Put(mut response)) => {
+        match propose_counted(&self.member, &extensions, request).await? {
+            (header, Body::Put(mut response), stats) => {
                 response.header = Some(header);
-                Ok(Response::new(response))
+                Ok(answered(response, stats))
             }
-            (_, other) => Err(crate::unexpected(&other)),
+            (_, other, _) => Err(crate::unexpected(&other)),
         }
     }
 
@@ -72,12 +75,12 @@ impl Kv for KvService {
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let (_, extensions, request) = request.into_parts();
         apply::check::delete_range(&request).map_err(status::rejection)?;
-        match propose(&self.member, &extensions, request).await? {
-            (header, Body::DeleteRange(mut response)) => {
+        match propose_counted(&self.member, &extensions, request).await? {
+            (header, Body::DeleteRange(mut response), stats) => {
                 response.header = Some(header);
-                Ok(Response::new(response))
+                Ok(answered(response, stats))
             }
-            (_, other) => Err(crate::unexpected(&other)),
+            (_, other, _) => Err(crate::unexpected(&other)),
         }
     }
 
@@ -85,15 +88,15 @@ impl Kv for KvService {
         let (_, extensions, request) = request.into_parts();
         apply::check::txn(&request, self.member.config().max_txn_ops).map_err(status::rejection)?;
         if apply::txn::is_read_only(&request) {
-            return self.read_txn(&extensions, request).await.map(Response::new);
+            return self.read_txn(&extensions, &request).await;
         }
         crate::quota::check(&self.member, apply::quota::txn_cost(&request)).await?;
-        match propose(&self.member, &extensions, request).await? {
-            (header, Body::Txn(mut response)) => {
+        match propose_counted(&self.member, &extensions, request).await? {
+            (header, Body::Txn(mut response), stats) => {
                 response.header = Some(header);
-                Ok(Response::new(response))
+                Ok(answered(response, stats))
             }
-            (_, other) => Err(crate::unexpected(&other)),
+            (_, other, _) => Err(crate::unexpected(&other)),
         }
     }
 
@@ -118,29 +121,61 @@ impl Kv for KvService {
 }
 
 impl KvService {
-    async fn read_txn(&self, extensions: &Extensions, request: TxnRequest) -> Result<TxnResponse, Status> {
-        if !apply::txn::is_serializable(&request) {
-            self.member.linearize().await.map_err(status::server)?;
-        }
-        // Agreement is no part of the time that etcd's metric tells.
+    async fn read_txn(
+        &self,
+        extensions: &Extensions,
+        request: &TxnRequest,
+    ) -> Result<Response<TxnResponse>, Status> {
         let began = Instant::now();
-        let outcome = self.read_txn_here(extensions, request).await;
-        self.member.metrics().answered_read_only(outcome.is_ok(), began.elapsed());
+        let mut agreed = began;
+        if !apply::txn::is_serializable(request) {
+            agreed = self.member.linearize_since(began).await.map_err(status::server)?;
+        }
+        let mut permitted = agreed;
+        let outcome = self.read_txn_here(extensions, request, &mut permitted).await;
+        // Agreement is no part of the time that etcd's metric and its warning tell.
+        let took = agreed.elapsed();
+        self.member.metrics().answered_read_only(outcome.is_ok(), took);
+        if took > self.member.config().warning_apply {
+            slow::read_txn(&self.member, request, &outcome, took);
+        }
+        if agreed - began + took > server::TRACED {
+            slow::trace_txn([began, agreed, permitted]);
+        }
+        if let Some(trace) = extensions.get::<Trace>() {
+            let error = outcome.as_ref().err().map(Status::message);
+            trace.txn(request, [began, agreed, permitted], error);
+        }
+        let mut outcome = outcome.map(Response::new);
+        if stats::wanted(began, self.member.config().warning_request) {
+            Stats::of_txn(request, outcome.as_ref().ok().map(Response::get_ref)).leave(&mut outcome);
+        }
         outcome
     }
 
     async fn read_txn_here(
         &self,
         extensions: &Extensions,
-        request: TxnRequest,
+        request: &TxnRequest,
+        permitted: &mut Instant,
     ) -> Result<TxnResponse, Status> {
-        let reader = Reader::of(&self.member, extensions, &permission::txn(&request))?;
+        let reader = Reader::of(&self.member, extensions, &permission::txn(request))?;
+        *permitted = Instant::now();
         let mut response = range::read_txn(&self.member, request).await?;
         reader.may_be_told(&self.member)?;
         let revision = response.header.take().map_or(0, |header| header.revision);
         response.header = Some(self.member.header(revision));
         Ok(response)
     }
+}
+
+/// An answer, with what the log tells of it if it took long.
+fn answered<T>(message: T, stats: Option<Stats>) -> Response<T> {
+    let mut response = Response::new(message);
+    if let Some(stats) = stats {
+        response.extensions_mut().insert(Arc::new(stats));
+    }
+    response
 }
 
 /// The size of an answer, for chunks that should come near a target.

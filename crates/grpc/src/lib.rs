@@ -36,16 +36,21 @@ mod lease;
 mod lock;
 mod maintenance;
 mod metrics;
+mod otlp;
 mod quota;
 mod range;
 mod reflection;
 mod service;
+mod slow;
+mod stats;
 mod status;
 mod stream_range;
+mod trace;
 mod turn;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::etcdserverpb::ResponseHeader;
 use api::raft_request::Command;
@@ -57,6 +62,9 @@ pub use access::ClientCertificate;
 pub use metrics::RpcMetrics;
 pub use service::Services;
 
+use stats::Stats;
+use trace::Trace;
+
 /// Has the cluster agree on a request; the answer's header is filled, its body as applied.
 ///
 /// It is the caller's whose call brought these extensions along.
@@ -65,10 +73,36 @@ async fn propose(
     extensions: &Extensions,
     command: impl Command,
 ) -> Result<(ResponseHeader, Body), Status> {
+    let (header, body, _) = propose_counted(member, extensions, command).await?;
+    Ok((header, body))
+}
+
+/// The same, with what the log tells of it if it took long; a refusal carries that along.
+async fn propose_counted(
+    member: &Arc<Member>,
+    extensions: &Extensions,
+    command: impl Command,
+) -> Result<(ResponseHeader, Body, Option<Stats>), Status> {
+    let began = Instant::now();
     let caller = access::caller(member, extensions)?;
-    let reply = member.propose_as(&caller, command).await.map_err(status::server)?;
-    let reply = reply.map_err(status::rejection)?;
-    Ok((member.header(reply.revision), reply.body))
+    let mut entry = Arc::default();
+    let outcome = member.propose_kept(&caller, command, &mut entry).await;
+    let reply = outcome.map_err(status::server).and_then(|outcome| outcome.map_err(status::rejection));
+    if let Some(trace) = extensions.get::<Trace>() {
+        trace.entry(&entry, began, reply.as_ref().err().map(Status::message));
+    }
+    let stats = stats::wanted(began, member.config().warning_request)
+        .then(|| Stats::of_entry(&entry, reply.as_ref().ok().map(|reply| &reply.body)))
+        .flatten();
+    match reply {
+        Ok(reply) => Ok((member.header(reply.revision), reply.body, stats)),
+        Err(mut status) => {
+            if let Some(stats) = stats {
+                status.set_source(Arc::new(stats));
+            }
+            Err(status)
+        }
+    }
 }
 
 /// Applying a command answered with another command's answer.

@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
-use std::time::{Duration, Instant};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, HeaderValue};
 use parking_lot::RwLock;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use tonic::body::Body;
 use tonic::{Code, Status};
+
+use crate::stats::Stats;
+use crate::trace::Trace;
 
 /// Every method that exists, with how the middleware names its kind.
 pub(crate) const METHODS: &[(&str, &str, &str)] = &[
@@ -180,6 +184,10 @@ pub(crate) struct Call<'a> {
     metrics: &'a RpcMetrics,
     method: Option<&'a Method>,
     began: Instant,
+    /// Whose it is, as far as the connection tells.
+    pub(crate) remote: Option<SocketAddr>,
+    /// None where it is not traced.
+    pub(crate) trace: Option<Trace>,
 }
 
 impl RpcMetrics {
@@ -246,7 +254,7 @@ impl RpcMetrics {
             method.started.inc();
             self.requests.count(method.labels[2] == "unary", headers);
         }
-        Call { metrics: self, method, began: Instant::now() }
+        Call { metrics: self, method, began: Instant::now(), remote: None, trace: None }
     }
 
     /// The message counters of a method that exists.
@@ -270,6 +278,9 @@ impl Call<'_> {
         let took = self.began.elapsed();
         let code = response.headers().get("grpc-status").and_then(|code| code.to_str().ok());
         let code = code.and_then(|code| code.parse::<usize>().ok()).filter(|code| *code != 0);
+        if let Some(trace) = &self.trace {
+            trace.end(code.unwrap_or(0) as i64);
+        }
         let unary = kind == "unary";
         if unary {
             method.messages.received.inc();
@@ -289,14 +300,40 @@ impl Call<'_> {
         if let Some(handling) = &method.handling {
             handling.observe(took.as_secs_f64());
         }
-        if unary && took > slow {
-            tracing::warn!(
-                "time spent" = ?took,
-                "response type" = format!("/{service}/{name}"),
-                "request stats"
-            );
+        if unary && (took > slow || tracing::enabled!(tracing::Level::DEBUG)) {
+            let unknown = Stats::UNKNOWN;
+            let stats = Stats::left_with(&response).unwrap_or(&unknown);
+            tell(&format!("/{service}/{name}"), took, slow, self.remote, stats);
         }
         response
+    }
+}
+
+/// A call in the log: a warning if it was slow.
+fn tell(name: &str, took: Duration, slow: Duration, remote: Option<SocketAddr>, stats: &Stats) {
+    let start = SystemTime::now() - took;
+    let remote = remote.map_or_else(|| "No remote client info.".to_owned(), |remote| remote.to_string());
+    let Stats { request_count, request_size, response_count, response_size, content } = stats;
+    macro_rules! line {
+        ($level:ident) => {
+            tracing::$level!(
+                "start time" = ?start,
+                "time spent" = ?took,
+                remote,
+                "response type" = name,
+                "request count" = request_count,
+                "request size" = request_size,
+                "response count" = response_count,
+                "response size" = response_size,
+                "request content" = content,
+                "request stats"
+            )
+        };
+    }
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        line!(debug)
+    } else if took > slow {
+        line!(warn)
     }
 }
 

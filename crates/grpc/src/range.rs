@@ -16,7 +16,9 @@ use tonic::{Extensions, Response, Status};
 
 use crate::access::Reader;
 use crate::codec::{Wire, varint_length, write_delimited};
-use crate::status;
+use crate::stats::{self, Stats};
+use crate::trace::Trace;
+use crate::{slow, status};
 
 /// Lists longer than this are read on a thread of their own: a connection's thread has other
 /// requests to serve meanwhile.
@@ -68,9 +70,33 @@ pub(crate) async fn serve(
     request: tonic::Request<RangeRequest>,
 ) -> Result<Response<RangeReply>, Status> {
     let (_, extensions, request) = request.into_parts();
-    let result = answer(&member, &extensions, &request).await?;
-    let header = member.header(result.revision);
-    Ok(Response::new(RangeReply { header, result }))
+    let began = Instant::now();
+    let outcome = answer(&member, &extensions, &request).await;
+    let mut outcome = outcome.map(|result| {
+        let header = member.header(result.revision);
+        Response::new(RangeReply { header, result })
+    });
+    if stats::wanted(began, member.config().warning_request) {
+        let reply = outcome.as_ref().ok().map(Response::get_ref);
+        let answered = reply.map(|reply| (reply.result.count, reply.length()));
+        Stats::of_range(&request, answered).leave(&mut outcome);
+    }
+    outcome
+}
+
+/// When the parts of a read were over; what was not reached is over when the one before it is.
+pub(crate) struct Clock {
+    pub(crate) began: Instant,
+    pub(crate) agreed: Instant,
+    pub(crate) permitted: Instant,
+    pub(crate) read: Instant,
+}
+
+impl Clock {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { began: now, agreed: now, permitted: now, read: now }
+    }
 }
 
 /// What a range comes to.
@@ -83,25 +109,40 @@ pub(crate) async fn answer(
         return Err(status::etcd(Etcd::NotSupportedForLearner));
     }
     apply::check::range(request).map_err(status::rejection)?;
-    let began = Instant::now();
-    let mut clock = began;
+    let mut clock = Clock::new();
     let outcome = timed(member, extensions, request, &mut clock).await;
-    member.metrics().answered(Op::Range, outcome.is_ok(), clock - began);
+    let took = clock.read - clock.began;
+    member.metrics().answered(Op::Range, outcome.is_ok(), took);
+    if took > member.config().warning_apply {
+        slow::range(member, request, &outcome, took);
+    }
+    if let Some(trace) = extensions.get::<Trace>() {
+        trace.range(request, &clock, outcome.as_ref().err().map(Status::message));
+    }
+    if took > server::TRACED {
+        slow::trace_range(request, &outcome, &clock);
+    }
     outcome
 }
 
-/// The part that takes time. `clock` is moved with it, so that nobody need ask the time again.
+/// The part that takes time.
 async fn timed(
     member: &Arc<Member>,
     extensions: &Extensions,
     request: &RangeRequest,
-    clock: &mut Instant,
+    clock: &mut Clock,
 ) -> Result<RangeResult, Status> {
     if !request.serializable {
-        *clock = member.linearize_since(*clock).await.map_err(status::server)?;
+        let agreed = member.linearize_since(clock.began).await;
+        // The clock is read where there is nothing better to do.
+        clock.agreed = agreed.unwrap_or_else(|_| Instant::now());
+        (clock.permitted, clock.read) = (clock.agreed, clock.agreed);
+        agreed.map_err(status::server)?;
     }
     let reader = Reader::of(member, extensions, &[permission::range(request)])?;
-    let result = read(member, apply::read::query(request), clock).await?;
+    clock.permitted = Instant::now();
+    clock.read = clock.permitted;
+    let result = read(member, apply::read::query(request), &mut clock.read).await?;
     reader.may_be_told(member)?;
     Ok(result)
 }
@@ -129,14 +170,14 @@ pub(crate) async fn read(
 
 /// Serves a transaction that only reads: as [`read`], on another thread if one of its reads may take
 /// long.
-pub(crate) async fn read_txn(member: &Arc<Member>, request: TxnRequest) -> Result<TxnResponse, Status> {
-    let result = if is_long_txn(member, &request) {
-        let store = member.store().clone();
+pub(crate) async fn read_txn(member: &Arc<Member>, request: &TxnRequest) -> Result<TxnResponse, Status> {
+    let result = if is_long_txn(member, request) {
+        let (store, request) = (member.store().clone(), request.clone());
         tokio::task::spawn_blocking(move || apply::txn::read_only(&store, &request))
             .await
             .map_err(|_| Status::internal("the read was interrupted"))?
     } else {
-        apply::txn::read_only(member.store(), &request)
+        apply::txn::read_only(member.store(), request)
     };
     let response = result.map_err(status::read)?;
     member.metrics().count_read_only(&response);

@@ -1,6 +1,7 @@
 //! Finds the service that a request is for.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::error::Error as Etcd;
@@ -36,6 +37,7 @@ use crate::metrics::{Messages, RpcMetrics};
 use crate::range::{self, RangeReply};
 use crate::reflection::{self, Reflection};
 use crate::status;
+use crate::trace::Tracer;
 use crate::watch::{self, WatchFrames, WatchReply};
 
 /// What clients may compress their requests with; Go's gRPC library, and so etcd, knows it too. Answers
@@ -72,6 +74,7 @@ fn is_stream(service: &str, method: &str) -> bool {
 pub struct Services {
     member: Arc<Member>,
     metrics: Arc<RpcMetrics>,
+    tracer: Option<Tracer>,
     leader: LeaderWatch,
     kv: KvServer<KvService>,
     lease: LeaseServer<LeaseService>,
@@ -101,6 +104,7 @@ impl Services {
         let maintenance = MaintenanceService { member: Arc::clone(&member) };
         Self {
             metrics,
+            tracer: Tracer::new(&member),
             leader: LeaderWatch::new(),
             kv: KvServer::from_arc(kv).max_decoding_message_size(limit).accept_compressed(GZIP),
             lease: LeaseServer::from_arc(lease).max_decoding_message_size(limit).accept_compressed(GZIP),
@@ -121,13 +125,32 @@ impl Services {
         }
     }
 
-    /// Serves one call.
+    /// Serves one call, of a client that is known by no address.
     pub async fn call<B>(&self, request: http::Request<B>) -> http::Response<Body>
     where
         B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
         B::Error: Into<StdError> + Send,
     {
-        let call = self.metrics.start(request.uri().path(), request.headers());
+        self.call_from(None, request).await
+    }
+
+    /// Serves one call.
+    pub async fn call_from<B>(
+        &self,
+        remote: Option<SocketAddr>,
+        mut request: http::Request<B>,
+    ) -> http::Response<Body>
+    where
+        B: http_body::Body<Data = bytes::Bytes> + Send + 'static,
+        B::Error: Into<StdError> + Send,
+    {
+        let mut call = self.metrics.start(request.uri().path(), request.headers());
+        call.remote = remote;
+        let begin = |tracer: &Tracer| tracer.begin(request.uri().path(), request.headers());
+        call.trace = self.tracer.as_ref().and_then(begin);
+        if let Some(trace) = &call.trace {
+            request.extensions_mut().insert(trace.clone());
+        }
         let response = status::refused(self.dispatch(request, call.is_known()).await);
         call.finish(response, self.member.config().warning_request)
     }

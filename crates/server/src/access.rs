@@ -19,6 +19,7 @@ use base64::prelude::BASE64_STANDARD;
 use crate::error::Error;
 use crate::member::Member;
 use crate::passwords::{PasswordError, cost_of};
+use crate::slow::{self, Applying};
 
 /// How often a password is checked again because users or roles have changed meanwhile.
 const ROUNDS: usize = 16;
@@ -197,17 +198,43 @@ impl Member {
         caller: &Caller,
         command: C,
     ) -> Result<Result<Reply, Rejection>, Error> {
-        let began = Instant::now();
-        let outcome = self.asked(caller, command).await;
-        // Who comes while too much waits is not let in, and so not timed.
-        if !matches!(outcome, Err(Error::TooManyRequests)) {
-            self.metrics().answered(C::OP, outcome.is_ok(), began.elapsed());
-        }
-        outcome
+        self.propose_kept(caller, command, &mut Arc::default()).await
     }
 
-    async fn asked(&self, caller: &Caller, command: impl Command) -> Result<Result<Reply, Rejection>, Error> {
-        let answer = self.post(caller, &command)?;
+    /// The same; what was proposed is left behind as it stands in the log, for whoever has to tell of it.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn propose_kept<C: Command>(
+        &self,
+        caller: &Caller,
+        command: C,
+        encoded: &mut Arc<[u8]>,
+    ) -> Result<Result<Reply, Rejection>, Error> {
+        let began = Instant::now();
+        let outcome = self.asked(caller, command, encoded).await;
+        let took = began.elapsed();
+        // Who comes while too much waits is not let in, and so not timed.
+        if !matches!(outcome, Err(Error::TooManyRequests)) {
+            self.metrics().answered(C::OP, outcome.is_ok(), took);
+        }
+        if took > slow::TRACED {
+            let (reply, applying) = match &outcome {
+                Ok((outcome, applying)) => (outcome.as_ref().ok(), *applying),
+                Err(_) => (None, None),
+            };
+            slow::proposed(encoded, began, applying, reply);
+        }
+        outcome.map(|(outcome, _)| outcome)
+    }
+
+    async fn asked(
+        &self,
+        caller: &Caller,
+        command: impl Command,
+        encoded: &mut Arc<[u8]>,
+    ) -> Result<(Result<Reply, Rejection>, Option<Applying>), Error> {
+        let answer = self.post(caller, &command, encoded)?;
         // Encoded by now: a value of a mebibyte need not be held twice while it waits.
         drop(command);
         self.outcome(answer).await

@@ -16,12 +16,14 @@ use backend::Target;
 use raft::{Entry, EntryKind, Snapshot};
 use watch::Batch;
 
+use crate::auth_log;
 use crate::leases;
 use crate::mailbox::{EVENT_OVERHEAD, Mailbox};
 use crate::member::Member;
 use crate::proposal::{Answer, RequestId};
 use crate::raft_driver::own_proposal;
 use crate::roads;
+use crate::slow::{self, Applying};
 use crate::snapshots::{incoming_path, remove_incoming};
 use crate::tally;
 
@@ -49,7 +51,10 @@ pub(crate) fn run(member: &Arc<Member>, mut machine: Machine) -> Result<(), Fail
                         apply_run(member, &mut machine, run, &mut outgoing)?;
                     }
                 }
-                ApplyJob::Install(snapshot) => install(member, &mut machine, &snapshot)?,
+                ApplyJob::Install(snapshot) => {
+                    install(member, &mut machine, &snapshot)?;
+                    outgoing.auth_was_on = member.auth().is_enabled();
+                }
             }
         }
     }
@@ -107,6 +112,8 @@ struct Outgoing {
     /// Answers to writes that went over the quota: they wait until the alarm is in force, so that
     /// a client that was told of it finds it (etcd does the same).
     over_quota: Vec<(RequestId, Answer)>,
+    /// Whether authentication was on when users or roles were changed last.
+    auth_was_on: bool,
 }
 
 impl Outgoing {
@@ -117,6 +124,7 @@ impl Outgoing {
             events: Vec::new(),
             configurations: Vec::new(),
             over_quota: Vec::new(),
+            auth_was_on: member.auth().is_enabled(),
         }
     }
 }
@@ -160,12 +168,14 @@ fn apply_run(
     for entry in run {
         let before = entry.is_conf_change().then(|| member.cluster());
         let applied = machine.apply(entry, now)?;
-        let took = {
-            let before = std::mem::replace(&mut clock, Instant::now());
-            clock - before
-        };
+        let began = std::mem::replace(&mut clock, Instant::now());
+        let applying = Applying { began, took: clock - began };
         if entry.kind == EntryKind::Normal && !entry.data.is_empty() {
-            told(member, entry, &applied, took);
+            told(member, entry, &applied, applying.took);
+        }
+        if auth_log::concerns(applied.op) && applied.outcome.is_ok() {
+            auth_log::changed(member, applied.op, &entry.data, outgoing.auth_was_on);
+            outgoing.auth_was_on = member.auth().is_enabled();
         }
         if let Some(before) = before {
             roads::follow(member, &before, &member.cluster());
@@ -180,7 +190,7 @@ fn apply_run(
             outgoing.events.extend(committed.1);
         }
         outgoing.configurations.extend(applied.conf_change.map(raft::ConfChangeV2::from));
-        let (id, answer) = (RequestId(applied.id), Answer::Applied(applied.outcome));
+        let (id, answer) = (RequestId(applied.id), Answer::Applied(applied.outcome, Some(applying)));
         if applied.raise_no_space {
             outgoing.over_quota.push((id, answer));
         } else {
@@ -228,7 +238,6 @@ fn told(member: &Member, entry: &Entry, applied: &Applied, took: Duration) {
     };
     member.metrics().applied(applied.op, success, took);
     if took > member.config().warning_apply {
-        member.metrics().slow_apply.inc();
-        tracing::warn!(took = ?took, index = entry.index.0, "apply request took too long");
+        slow::applied(member, &entry.data, &applied.outcome, took);
     }
 }

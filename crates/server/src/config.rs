@@ -111,6 +111,10 @@ pub struct Config {
     pub peer_tls: tls::Client,
     /// `--metrics extensive`.
     pub extensive_metrics: bool,
+    /// `--enable-pprof`: profiles are made for whoever asks over HTTP.
+    pub pprof: bool,
+    /// Where traces go, if `--enable-distributed-tracing` has them sent.
+    pub traces: Option<Traces>,
     /// `--unsafe-no-fsync`.
     pub no_fsync: bool,
     /// The feature gate `StopGRPCServiceOnDefrag`: whether the health service says no meanwhile.
@@ -119,6 +123,19 @@ pub struct Config {
     pub features: Vec<Feature>,
     /// How many threads serve connections.
     pub shards: usize,
+}
+
+/// Where traces go, and of what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// `--distributed-tracing-address`: the host and port of the collector.
+    pub address: String,
+    /// `--distributed-tracing-service-name`.
+    pub service_name: String,
+    /// `--distributed-tracing-instance-id`; empty where there is none.
+    pub instance_id: String,
+    /// `--distributed-tracing-sampling-rate`: of a million calls that no client has decided about.
+    pub per_million: u32,
 }
 
 /// One of etcd's feature gates.
@@ -184,6 +201,8 @@ impl Config {
             client_cert_auth: false,
             peer_tls: tls::Client::default(),
             extensive_metrics: false,
+            pprof: false,
+            traces: None,
             no_fsync: false,
             not_serving_on_defrag: false,
             features: Vec::new(),

@@ -34,6 +34,7 @@ use crate::proposal::{Answer, RequestId};
 use crate::queue::Queue;
 use crate::raft_driver::Driver;
 use crate::shard::Shard;
+use crate::slow::Applying;
 use crate::snapshots::Snapshots;
 use crate::status::RaftStatus;
 use crate::wal_thread::WalJob;
@@ -425,7 +426,7 @@ impl Member {
                 Ok(Proposal { id: id.0, kind: EntryKind::ConfChange, data, only_in: None })
             })
         })?;
-        let outcome = self.outcome(answer).await?;
+        let (outcome, _) = self.outcome(answer).await?;
         Ok(outcome.map(|reply| match reply.body {
             apply::Body::Members(members) => members,
             _ => Vec::new(),
@@ -435,10 +436,10 @@ impl Member {
     pub(crate) async fn outcome(
         &self,
         answer: oneshot::Receiver<Answer>,
-    ) -> Result<Result<Reply, Rejection>, Error> {
+    ) -> Result<(Result<Reply, Rejection>, Option<Applying>), Error> {
         let _pending = self.raft.pending_proposal();
         match answer.await {
-            Ok(Answer::Applied(outcome)) => Ok(outcome),
+            Ok(Answer::Applied(outcome, applying)) => Ok((outcome, applying)),
             Ok(Answer::Failed(error)) => {
                 self.metrics.proposals_failed.inc();
                 Err(error)
@@ -452,6 +453,7 @@ impl Member {
         &self,
         caller: &Caller,
         command: &impl Command,
+        encoded: &mut Arc<[u8]>,
     ) -> Result<oneshot::Receiver<Answer>, Error> {
         if self.raft.committed().saturating_sub(self.raft.applied()) > MAX_GAP {
             self.metrics.proposals_failed.inc();
@@ -465,7 +467,9 @@ impl Member {
                 if data.len() > self.config.max_request_bytes {
                     return Err(Error::RequestTooLarge);
                 }
-                Ok(Proposal { id: id.0, kind: EntryKind::Normal, data: data.into(), only_in: None })
+                *encoded = data.into();
+                let data = Arc::clone(encoded);
+                Ok(Proposal { id: id.0, kind: EntryKind::Normal, data, only_in: None })
             })
         })
     }

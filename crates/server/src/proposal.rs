@@ -4,6 +4,7 @@ use apply::{Rejection, Reply};
 
 use crate::MAX_SHARDS;
 use crate::error::Error;
+use crate::slow::Applying;
 
 /// Names one proposal, in the cluster: the low 16 bits of the id of the member that asked for it
 /// (etcd's names begin with them too), 40 bits that start at random and count up, and the shard that
@@ -50,8 +51,8 @@ impl RequestId {
 /// What a proposal came to.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// It was applied; every member came to the same outcome.
-    Applied(Result<Reply, Rejection>),
+    /// It was applied; every member came to the same outcome. When, where that is known.
+    Applied(Result<Reply, Rejection>, Option<Applying>),
     /// It never entered the log, or this member cannot say.
     Failed(Error),
     /// It is in nobody's log, for want of a leader who would take it: it may be proposed again.

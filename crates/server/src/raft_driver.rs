@@ -145,7 +145,7 @@ fn dropped(member: &Member, id: RequestId, reason: DropReason) {
         | DropReason::ConfChangePending => Answer::Postponed,
         DropReason::Backlog => Answer::Failed(Error::TooManyRequests),
         // Of the changes that can be asked for, only the removal of the last voter.
-        DropReason::ConfChangeInvalid => Answer::Applied(Err(Rejection::NoVoters)),
+        DropReason::ConfChangeInvalid => Answer::Applied(Err(Rejection::NoVoters), None),
         // A proposal that only one reign's leader may make has nobody who waits for it.
         DropReason::OtherTerm => return,
     };

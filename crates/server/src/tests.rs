@@ -84,7 +84,7 @@ fn no_letter_is_left_lying_and_no_answer_is_lost() {
                     read_mail(member, shard, |mail| {
                         for (of, answer) in mail.answers.drain(..) {
                             assert_eq!((of, answered), (id, None), "one answer to each request");
-                            answered = Some(matches!(answer, Answer::Applied(Ok(_))));
+                            answered = Some(matches!(answer, Answer::Applied(Ok(_), _)));
                         }
                         for (of, result) in mail.reads.drain(..) {
                             assert_eq!((of, confirmed), (id.0, None), "one end of each round");
