@@ -24,6 +24,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
@@ -263,6 +264,26 @@ impl Server {
     /// Ends it as a crash would, and waits until it is gone.
     pub fn kill(self) -> Result<Stopped> {
         self.end(Signal::KILL).map(|(stopped, _)| stopped)
+    }
+
+    /// Waits until it has ended by itself: also its exit status and its log.
+    pub fn fails(mut self) -> Result<(Stopped, ExitStatus, Vec<String>)> {
+        let until = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            if Instant::now() > until {
+                bail!("the server goes on:\n{}", self.log().join("\n"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        // Its log ends with it; whoever reads it may be a moment behind.
+        while Arc::strong_count(&self.log) > 1 && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let companions = self.companions.iter().map(|companion| companion.launch.clone()).collect();
+        Ok((Stopped { launch: self.launch.clone(), companions }, status, self.log()))
     }
 
     /// Asks it to end, and waits until it has.

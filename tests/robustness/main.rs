@@ -5,6 +5,7 @@
 mod bad_input;
 mod behind;
 mod data_directory;
+mod disk;
 mod expiry;
 mod http;
 mod kill;

@@ -32,6 +32,7 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) {
         if member.raft().is_leader() {
             leases::tick(member);
         }
+        member.stall().tell(member.now(), member.config().election_timeout);
         roads::part(member);
         member.drive();
     }

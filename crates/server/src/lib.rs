@@ -37,6 +37,7 @@
 //! | `access`, `tokens`, `passwords` | who a client is, and what it may |
 //! | `auto_compaction` | when what is compacted by itself |
 //! | `corruption` | whether all members hold the same data |
+//! | `stall` | whether the disk of the log answers |
 //! | `tally` | what is applied, counted |
 //! | `identity` | member and cluster ids |
 //!
@@ -85,6 +86,7 @@ mod run;
 mod shard;
 mod slow;
 mod snapshots;
+mod stall;
 mod status;
 mod tally;
 #[cfg(test)]

@@ -36,6 +36,7 @@ use crate::raft_driver::Driver;
 use crate::shard::Shard;
 use crate::slow::Applying;
 use crate::snapshots::Snapshots;
+use crate::stall::Stall;
 use crate::status::RaftStatus;
 use crate::wal_thread::WalJob;
 
@@ -76,6 +77,7 @@ pub struct Member {
     raft: RaftStatus,
     compaction: Compaction,
     metrics: Metrics,
+    stall: Stall,
     passwords: Passwords,
     defragmenting: watch::Sender<usize>,
     lease_ids: RandomState,
@@ -119,6 +121,7 @@ impl Member {
             driver,
             raft: RaftStatus::default(),
             compaction: Compaction::new(),
+            stall: Stall::default(),
             metrics: Metrics::new(),
             passwords: Passwords::new(config.bcrypt_cost),
             defragmenting: watch::Sender::new(0),
@@ -367,6 +370,16 @@ impl Member {
 
     pub(crate) fn shards(&self) -> usize {
         self.mailboxes.len()
+    }
+
+    pub(crate) fn stall(&self) -> &Stall {
+        &self.stall
+    }
+
+    /// For how long the write-ahead log has been waiting for its disk, if that is longer than a leader may be
+    /// silent.
+    pub fn disk_silence(&self) -> Option<Duration> {
+        Some(self.stall.waits(self.now())).filter(|waited| *waited > self.config.election_timeout)
     }
 
     pub(crate) fn compaction(&self) -> &Compaction {

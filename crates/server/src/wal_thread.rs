@@ -33,6 +33,7 @@ pub(crate) fn run(member: &Arc<Member>, mut wal: Wal) -> Result<(), wal::WalErro
         let mut noting: Option<Duration> = None;
         let mut must_sync = false;
         let started = Instant::now();
+        member.stall().begin(member.now());
         for job in jobs.drain(..) {
             match job {
                 WalJob::Persist(persist) => {
@@ -76,6 +77,7 @@ pub(crate) fn run(member: &Arc<Member>, mut wal: Wal) -> Result<(), wal::WalErro
         // Everybody is answered: the moment to make the next segment, which a batch would otherwise
         // wait for.
         wal.prepare()?;
+        member.stall().end(member.now());
     }
     // What needed no sync of its own (a commit index) is on disk before a clean stop ends.
     wal.sync()
