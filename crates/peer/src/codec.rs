@@ -239,6 +239,11 @@ pub(crate) fn decode_entry(bytes: impl Buf) -> Result<Entry, Refused> {
     to_entry(entry)
 }
 
+/// An index or a term that can be counted on from.
+pub(crate) fn bounded(number: u64) -> Result<u64, Refused> {
+    if number < SENSELESS { Ok(number) } else { Err(Refused::Senseless("a number without bound")) }
+}
+
 /// What raft would make of a message.
 pub(crate) fn to_raft(message: raftpb::Message) -> Result<Message, Refused> {
     let number = message.r#type.unwrap_or_default();

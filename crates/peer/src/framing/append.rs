@@ -160,14 +160,15 @@ impl AppendDecoder {
         for _ in 0..count {
             let length = frame.get_u64() as usize;
             let entry = codec::decode_entry(frame.split_to(length)).map_err(Broken::Frame)?;
-            self.index = self.index.next();
+            // The place may be one that a refused message has named.
+            self.index = Index(codec::bounded(self.index.0.saturating_add(1)).map_err(Broken::Frame)?);
             // Both sides count. If the sender has counted otherwise, the place is lost for good.
             if entry.index != self.index || entry.term != term {
                 return Err(Broken::Frame(Refused::Senseless("entries that do not continue")));
             }
             entries.push(entry);
         }
-        let commit = Index(frame.get_u64());
+        let commit = Index(codec::bounded(frame.get_u64()).map_err(Broken::Frame)?);
         Ok(Said::Message(Message {
             to: self.local,
             from: self.remote,

@@ -166,6 +166,22 @@ fn lengths_without_bound_are_not_believed() {
 }
 
 #[test]
+fn indexes_without_bound_break_the_stream() {
+    let at = |index: u64, commit: u64| {
+        let mut encoder = AppendEncoder::default();
+        let mut out = BytesMut::new();
+        encoder.put(&mut out, &append(5, (5, index), &[], b"", 0));
+        encoder.put(&mut out, &append(5, (5, index), &[5], b"", commit));
+        read(Kind::Append, [out.freeze()])
+    };
+    assert_eq!(at(7, 7).1, None);
+    let without_bound = Broken::Frame(Refused::Senseless("a number without bound"));
+    assert_eq!(at(7, 1 << 63).1, Some(without_bound));
+    // The first message is refused, but says where the next one goes on.
+    assert!(at(u64::MAX - 1, 7).1.is_some());
+}
+
+#[test]
 fn entries_that_continue_nothing_break_the_stream() {
     let mut encoder = AppendEncoder::default();
     let mut out = BytesMut::new();

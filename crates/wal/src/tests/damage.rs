@@ -141,3 +141,17 @@ fn a_snapshot_from_elsewhere_takes_the_place_of_the_log_once_it_counts() {
     assert_eq!(found.begins_after, Index(50));
     assert_eq!(found.entries, [entry(3, 51, b"d")]);
 }
+
+/// Nobody writes such a log. Read as one, it would have entries before its begin.
+#[test]
+fn what_an_installed_snapshot_covers_is_not_written_again() {
+    let disk: Arc<MemoryDisk> = Arc::default();
+    let mut wal = create(&disk, SEGMENT);
+    wal.append(Some(&state(1, 0, 0)), &[entry(1, 1, b"a")]).unwrap();
+    wal.append_snapshot(&marker(1, 16)).unwrap();
+    wal.append(None, &[entry(1, 17, b"behind it")]).unwrap();
+    wal.append(None, &[entry(1, 8, b"before it")]).unwrap();
+    wal.sync().unwrap();
+    drop(wal);
+    assert!(matches!(open(&disk, SEGMENT, 0), Err(WalError::Damaged { .. })));
+}
