@@ -39,7 +39,6 @@ const MIN_RAFT_TIMEOUT: Duration = Duration::from_secs(5);
 const MIN_PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Everything a member needs to know to start.
-#[expect(dead_code, reason = "the server that reads the rest of it is on its way")]
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     /// The member's name.

@@ -64,6 +64,7 @@ fn start(config: &Config) -> Result<Started, String> {
         });
     let http2 = Http2 {
         max_concurrent_streams: config.max_concurrent_streams,
+        keepalive_min_time: config.grpc_keepalive_min_time,
         keepalive_interval: interval,
         keepalive_timeout: timeout,
     };

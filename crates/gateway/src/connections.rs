@@ -20,6 +20,7 @@ use crate::access::{self, Access};
 use crate::coalesce::Coalesced;
 use crate::json::{self, Json};
 use crate::listen::Listeners;
+use crate::pings::Watched;
 use crate::probes::ProbeMetrics;
 use crate::traffic::Counted;
 use crate::{endpoints, peer};
@@ -38,6 +39,8 @@ const RESTS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_se
 pub struct Http2 {
     /// `--max-concurrent-streams`.
     pub max_concurrent_streams: u32,
+    /// `--grpc-keepalive-min-time`: how far apart a client's pings are to be; zero for as it likes.
+    pub keepalive_min_time: Duration,
     /// `--grpc-keepalive-interval`: the silence after which a client is pinged; zero for never.
     pub keepalive_interval: Duration,
     /// `--grpc-keepalive-timeout`: the time it has to answer.
@@ -167,7 +170,10 @@ impl Gateway {
             sent: metrics.client_sent.clone(),
         };
         let connection = builder
-            .serve_connection_with_upgrades(TokioIo::new(Coalesced::new(stream)), service)
+            .serve_connection_with_upgrades(
+                TokioIo::new(Watched::new(Coalesced::new(stream), self.0.settings.http2.keepalive_min_time)),
+                service,
+            )
             .into_owned();
         let connection = open.watch(connection);
         tokio::spawn(async move {

@@ -17,6 +17,7 @@
 //! | `access` | which hosts and origins are let in |
 //! | `health` | what makes a member healthy, in etcd's words |
 //! | `traffic` | the count of bytes |
+//! | `pings` | clients that ping too often |
 //! | `probes` | `/livez` and `/readyz` |
 //! | `vars` | `/debug/vars` |
 //! | `profile` | `/debug/pprof/` |
@@ -30,6 +31,7 @@ mod health;
 mod json;
 mod listen;
 mod peer;
+mod pings;
 mod probes;
 mod profile;
 mod traffic;

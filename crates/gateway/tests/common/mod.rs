@@ -48,6 +48,7 @@ pub(crate) fn with_settings(
     let listeners = Listeners { client: vec![client], peer: vec![peer] };
     let http2 = Http2 {
         max_concurrent_streams: u32::MAX,
+        keepalive_min_time: Duration::from_secs(5),
         keepalive_interval: Duration::ZERO,
         keepalive_timeout: Duration::from_secs(20),
     };
