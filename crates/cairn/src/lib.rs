@@ -8,6 +8,8 @@
 mod config;
 mod doors;
 mod flags;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod logging;

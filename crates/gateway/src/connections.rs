@@ -18,6 +18,7 @@ use tonic::body::Body;
 
 use crate::access::{self, Access};
 use crate::coalesce::Coalesced;
+use crate::greeting::{self, Greeting};
 use crate::json::{self, Json};
 use crate::listen::Listeners;
 use crate::pings::Watched;
@@ -123,7 +124,7 @@ impl Gateway {
             (self.0.ready)();
         }
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(greeting::LIMIT);
         let http2 = &self.0.settings.http2;
         builder
             .http2()
@@ -165,7 +166,7 @@ impl Gateway {
         });
         let metrics = self.0.member.metrics();
         let stream = Counted {
-            inner: stream,
+            inner: Greeting::new(stream),
             received: metrics.client_received.clone(),
             sent: metrics.client_sent.clone(),
         };

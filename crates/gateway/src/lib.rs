@@ -15,6 +15,7 @@
 //! | `endpoints` | paths of the client port |
 //! | `json` | the API as JSON, below `/v3/` |
 //! | `access` | which hosts and origins are let in |
+//! | `greeting` | who is silent at first is cut off |
 //! | `health` | what makes a member healthy, in etcd's words |
 //! | `traffic` | the count of bytes |
 //! | `pings` | clients that ping too often |
@@ -27,6 +28,9 @@ mod access;
 mod coalesce;
 mod connections;
 mod endpoints;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
+mod greeting;
 mod health;
 mod json;
 mod listen;

@@ -36,7 +36,8 @@ use tonic::body::Body;
 use crate::json::call::Answers;
 use crate::json::requests::Requests;
 use crate::json::results::Results;
-use crate::json::routes::{Route, Routes};
+use crate::json::routes::Route;
+pub(crate) use crate::json::routes::Routes;
 
 /// Below which the methods are.
 pub(crate) const PREFIX: &str = "/v3/";
@@ -154,4 +155,33 @@ fn json(status: StatusCode, body: Body) -> Response<Body> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// How the requests of one method are read, without anybody who answers them.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) struct Reading<'a> {
+    route: &'a Route,
+    limit: usize,
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl<'a> Reading<'a> {
+    /// Of the method number `number`, if they went round, with values of up to `limit` bytes.
+    pub(crate) fn nth(routes: &'a Routes, number: usize, limit: usize) -> Self {
+        Self { route: routes.nth(number), limit }
+    }
+
+    /// The framed messages of a body.
+    pub(crate) fn requests<B>(&self, body: B) -> Requests<B>
+    where
+        B: http_body::Body<Data = Bytes> + Unpin,
+        B::Error: std::error::Error + Send + Sync + 'static,
+    {
+        Requests::new(body, self.route.input.clone(), self.limit)
+    }
+
+    /// A framed request as JSON.
+    pub(crate) fn written(&self, framed: &Bytes) -> Result<Vec<u8>, Status> {
+        translate::to_json(&self.route.input, framed.slice(requests::FRAME..))
+    }
 }

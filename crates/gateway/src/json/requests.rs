@@ -16,7 +16,7 @@ use crate::json::translate;
 pub(super) const FRAME: usize = 5;
 
 /// A body of JSON values as one of gRPC messages.
-pub(super) struct Requests<B> {
+pub(crate) struct Requests<B> {
     /// None once it has ended.
     body: Option<B>,
     values: Splitter,

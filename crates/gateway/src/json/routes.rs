@@ -75,11 +75,11 @@ pub(super) struct Route {
 }
 
 /// All routes, by path.
-pub(super) struct Routes(HashMap<&'static str, Route>);
+pub(crate) struct Routes(HashMap<&'static str, Route>);
 
 impl Routes {
     /// The routes to all methods of [`PATHS`], which are those of `proto/`.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let pool =
             DescriptorPool::decode(api::DESCRIPTORS).expect("descriptors as the build has written them");
         let route = |method: &'static str| {
@@ -96,6 +96,12 @@ impl Routes {
         };
         let routes = PATHS.iter().map(|&(path, method)| (path, route(method).expect("a method of `proto/`")));
         Self(routes.collect())
+    }
+
+    /// The route number `number`, if they went round.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn nth(&self, number: usize) -> &Route {
+        &self.0[PATHS[number % PATHS.len()].0]
     }
 
     /// The route of a path below `/v3/`.
