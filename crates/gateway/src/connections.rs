@@ -1,6 +1,7 @@
 //! Connections: accepted on one thread, dealt out to all, ended in order.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -156,13 +157,13 @@ impl Gateway {
 
     fn connect(&self, stream: Stream, builder: &Builder<TokioExecutor>, open: &GracefulShutdown) {
         let gateway = self.clone();
-        let caller = Caller::of(&stream);
+        let (caller, remote) = (Caller::of(&stream), stream.remote());
         let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
             let (gateway, caller) = (gateway.clone(), caller.clone());
             // Boxed, since a call is large, and hyper and tokio would move it several times.
-            Box::pin(
-                async move { Ok::<http::Response<Body>, Infallible>(gateway.answer(request, caller).await) },
-            )
+            Box::pin(async move {
+                Ok::<http::Response<Body>, Infallible>(gateway.answer(request, caller, remote).await)
+            })
         });
         let metrics = self.0.member.metrics();
         let stream = Counted {
@@ -184,7 +185,12 @@ impl Gateway {
         });
     }
 
-    async fn answer(&self, mut request: http::Request<Incoming>, caller: Caller) -> http::Response<Body> {
+    async fn answer(
+        &self,
+        mut request: http::Request<Incoming>,
+        caller: Caller,
+        remote: Option<SocketAddr>,
+    ) -> http::Response<Body> {
         let is_grpc = request
             .headers()
             .get(http::header::CONTENT_TYPE)
@@ -193,7 +199,7 @@ impl Gateway {
             if let Some(certificate) = caller.certificate() {
                 request.extensions_mut().insert(certificate.clone());
             }
-            self.0.services.call(request).await
+            self.0.services.call_from(remote, request).await
         } else {
             self.answer_http(request, &caller).await
         }

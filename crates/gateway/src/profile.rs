@@ -166,11 +166,7 @@ fn profile(report: &Report, began: SystemTime, length: Duration) -> Profile {
         (frames.collect(), *count as i64)
     });
     let began = began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Profile {
-        time_nanos: nanos(began),
-        duration_nanos: nanos(length),
-        ..of_stacks(stacks.collect())
-    }
+    Profile { time_nanos: nanos(began), duration_nanos: nanos(length), ..of_stacks(stacks.collect()) }
 }
 
 fn nanos(duration: Duration) -> i64 {
@@ -349,11 +345,14 @@ mod tests {
         let stop = Arc::new(AtomicBool::new(false));
         let busy = {
             let stop = Arc::clone(&stop);
-            std::thread::spawn(move || while !stop.load(Ordering::Relaxed) { spin_for_the_profile() })
+            std::thread::spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    spin_for_the_profile()
+                }
+            })
         };
-        let (first, second) = runtime.block_on(async {
-            tokio::join!(answer("/profile", Some("1")), answer("/profile", Some("1")))
-        });
+        let (first, second) = runtime
+            .block_on(async { tokio::join!(answer("/profile", Some("1")), answer("/profile", Some("1"))) });
         stop.store(true, Ordering::Relaxed);
         busy.join().unwrap();
         assert_eq!((first.status(), second.status()), (StatusCode::OK, StatusCode::INTERNAL_SERVER_ERROR));

@@ -38,7 +38,9 @@ pub(crate) fn start(
                 runtime.block_on(async {
                     // Connected when there is something to send, and again after it was lost.
                     let collector = Grpc::new(endpoint.connect_timeout(LIMIT).connect_lazy());
-                    Exporter { collector, resource, held: Vec::new(), told: false }.run(spans, stopping).await;
+                    Exporter { collector, resource, held: Vec::new(), told: false }
+                        .run(spans, stopping)
+                        .await;
                 });
             }
             (Err(error), _) => tracing::warn!(%error, "cannot send traces"),

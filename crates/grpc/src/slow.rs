@@ -81,10 +81,6 @@ pub(crate) fn read_txn(
 /// Where the time of a transaction that only reads went: when it began, was agreed to, and permitted.
 pub(crate) fn trace_txn([began, agreed, permitted]: [Instant; 3]) {
     let now = Instant::now();
-    let steps = [
-        (AGREED, agreed - began),
-        (PERMITTED, permitted - agreed),
-        (READ, now - permitted),
-    ];
+    let steps = [(AGREED, agreed - began), (PERMITTED, permitted - agreed), (READ, now - permitted)];
     server::trace("transaction", &[("read_only", "true".to_owned())], now - began, &steps);
 }

@@ -124,8 +124,7 @@ impl Trace {
             .iter()
             .map(|(name, at)| Event { time_unix_nano: call.nanos(*at), name: (*name).to_owned() })
             .collect();
-        let status = error
-            .map(|message| SpanStatus { message: message.to_owned(), code: SpanStatus::ERROR });
+        let status = error.map(|message| SpanStatus { message: message.to_owned(), code: SpanStatus::ERROR });
         let id = getrandom::u64().unwrap_or_default().max(1);
         let span = call.span(id, call.span, name, began, Instant::now());
         call.send(Span { kind: Span::INTERNAL, attributes, events, status, ..span });
@@ -157,7 +156,8 @@ impl Trace {
             attribute("count_only", request.count_only),
             attribute("keys_only", request.keys_only),
         ];
-        let events = [(slow::AGREED, clock.agreed), (slow::PERMITTED, clock.permitted), (slow::READ, clock.read)];
+        let events =
+            [(slow::AGREED, clock.agreed), (slow::PERMITTED, clock.permitted), (slow::READ, clock.read)];
         self.part("range", clock.began, attributes, &events, error);
     }
 

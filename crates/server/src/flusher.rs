@@ -37,7 +37,7 @@ pub(crate) fn run(member: &Arc<Member>, stop: &AtomicBool) -> Result<(), backend
             let started = Instant::now();
             let flushed = backend.flush()?;
             flushed_at = Instant::now();
-            if flushed.rows > 0 {
+            if flushed.bytes > 0 {
                 let took = started.elapsed().as_secs_f64();
                 member.metrics().backend_commit.observe(took);
                 // Nothing of it is a phase of its own, as bbolt's are.

@@ -21,17 +21,11 @@ pub type Step = (&'static str, Duration);
 
 /// A request that took `took` until now, most of it in one of these steps. Those that are short are not told.
 pub fn trace(operation: &str, detail: &[(&str, String)], took: Duration, steps: &[Step]) {
-    let told = took / u32::try_from(steps.len() + 1).unwrap_or(u32::MAX);
-    let told = told.min(TRACED / u32::try_from(steps.len() + 1).unwrap_or(u32::MAX));
+    let steps = told(steps);
     let mut fields = String::new();
     for (name, value) in detail {
         let _ = write!(fields, "{name}:{value}; ");
     }
-    let steps: Vec<String> = steps
-        .iter()
-        .filter(|(_, took)| *took > told)
-        .map(|(what, took)| format!("'{what}'  (duration: {took:?})"))
-        .collect();
     let end = SystemTime::now();
     tracing::info!(
         trace_id = getrandom::u32().unwrap_or_default() >> 1,
@@ -44,6 +38,13 @@ pub fn trace(operation: &str, detail: &[(&str, String)], took: Duration, steps: 
         step_count = steps.len(),
         "trace"
     );
+}
+
+/// The steps that took their share of what is too long, in words.
+fn told(steps: &[Step]) -> Vec<String> {
+    let share = TRACED / u32::try_from(steps.len() + 1).unwrap_or(u32::MAX);
+    let long = steps.iter().filter(|(_, took)| *took > share);
+    long.map(|(what, took)| format!("'{what}'  (duration: {took:?})")).collect()
 }
 
 /// When an entry was applied here, for whoever waits for it.
@@ -116,4 +117,17 @@ pub(crate) fn proposed(data: &[u8], began: Instant, applying: Option<Applying>, 
         None => vec![("process raft request", took)],
     };
     trace(operation, &detail, took, &steps);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_steps_are_not_told() {
+        let millis = Duration::from_millis;
+        let steps = [("agree", millis(120)), ("permit", millis(25)), ("read", millis(26))];
+        assert_eq!(told(&steps), ["'agree'  (duration: 120ms)", "'read'  (duration: 26ms)"]);
+        assert_eq!(told(&[]), [""; 0]);
+    }
 }

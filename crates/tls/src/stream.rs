@@ -79,6 +79,14 @@ impl Stream {
         matches!(self, Stream::Tls(_))
     }
 
+    /// Where the other side is, if it is anywhere.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        match self {
+            Stream::Plain(socket) => socket.remote(),
+            Stream::Tls(stream) => stream.get_ref().0.remote(),
+        }
+    }
+
     /// The common name in the certificate that the other side has proved to own, empty if it has none; nothing if
     /// it has shown no certificate.
     pub fn common_name(&self) -> Option<String> {

@@ -1,13 +1,14 @@
 //! A member behind real ports, in this process.
 #![allow(clippy::unwrap_used, dead_code)]
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gateway::{Access, Gateway, Http2, Listeners, Settings};
-use server::{Config, Server};
+use server::{ClusterState, Config, Server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc::unbounded_channel;
 use tonic::transport::{Channel, Endpoint};
@@ -17,7 +18,7 @@ fn config(directory: &Path) -> Config {
 }
 
 /// How long a test may take on a machine that is busy with others.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs `work` with a channel to a member, and stops the member: in the middle of it if `work` says
 /// when, else after it.
@@ -39,22 +40,25 @@ pub(crate) fn with_settings(
     json: bool,
     work: impl AsyncFnOnce(SocketAddr, SocketAddr, Box<dyn FnOnce() + Send>),
 ) {
+    with_config(access, json, |_, _| (), work);
+}
+
+/// The same, with a member that is told other things, for which its peer address is known.
+pub(crate) fn with_config(
+    access: Access,
+    json: bool,
+    change: impl FnOnce(&mut Config, SocketAddr),
+    work: impl AsyncFnOnce(SocketAddr, SocketAddr, Box<dyn FnOnce() + Send>),
+) {
     let directory = tempfile::tempdir().unwrap();
     let (failures, mut failed) = unbounded_channel();
-    let mut server = Server::start(config(directory.path()), failures).unwrap();
     let [client, peer] =
         [(); 2].map(|()| gateway::bind((Ipv4Addr::LOCALHOST, 0).into(), false, false).unwrap());
     let (client_address, peer_address) = (client.local_addr().unwrap(), peer.local_addr().unwrap());
-    let listeners = Listeners { client: vec![client], peer: vec![peer] };
-    let http2 = Http2 {
-        max_concurrent_streams: u32::MAX,
-        keepalive_min_time: Duration::from_secs(5),
-        keepalive_interval: Duration::ZERO,
-        keepalive_timeout: Duration::from_secs(20),
-    };
-    let settings = Settings { http2, access, json };
-    let gateway = Gateway::new(Arc::clone(server.member()), listeners, settings, || {});
-    server.serve(move |shard| gateway.clone().serve(shard)).unwrap();
+    let mut config = config(directory.path());
+    change(&mut config, peer_address);
+    let mut server = Server::start(config, failures).unwrap();
+    serve(&mut server, client, peer, access, json);
     let (stop, stopped) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -74,6 +78,42 @@ pub(crate) fn with_settings(
     if let Ok(failure) = failed.try_recv() {
         panic!("{failure}");
     }
+}
+
+fn serve(server: &mut Server, client: TcpListener, peer: TcpListener, access: Access, json: bool) {
+    let listeners = Listeners { client: vec![client.into()], peer: vec![peer.into()] };
+    let http2 = Http2 {
+        max_concurrent_streams: u32::MAX,
+        keepalive_min_time: Duration::from_secs(5),
+        keepalive_interval: Duration::ZERO,
+        keepalive_timeout: Duration::from_secs(20),
+    };
+    let settings = Settings { http2, access, json };
+    let gateway = Gateway::new(Arc::clone(server.member()), listeners, settings, || {});
+    server.serve(move |shard| gateway.clone().serve(shard)).unwrap();
+}
+
+/// Runs a member that has been added under the URL of `peer` to the cluster of the one at `founder`, until
+/// `until` returns.
+pub(crate) fn join(peer: TcpListener, founder: &str, until: impl FnOnce()) {
+    let directory = tempfile::tempdir().unwrap();
+    let own = format!("http://{}", peer.local_addr().unwrap());
+    let config = Config {
+        name: "joined".to_owned(),
+        peer_urls: vec![own.clone()],
+        cluster_state: ClusterState::Existing,
+        initial_cluster: BTreeMap::from([
+            ("default".to_owned(), vec![founder.to_owned()]),
+            ("joined".to_owned(), vec![own]),
+        ]),
+        ..config(directory.path())
+    };
+    let (failures, _failed) = unbounded_channel();
+    let mut server = Server::start(config, failures).unwrap();
+    let client = gateway::bind((Ipv4Addr::LOCALHOST, 0).into(), false, false).unwrap();
+    serve(&mut server, client, peer, Access::default(), true);
+    until();
+    server.stop();
 }
 
 /// One question over HTTP/1.1; the status line and the body.
