@@ -154,6 +154,47 @@ fn probes_tell_how_the_member_is() {
     });
 }
 
+/// What etcd refuses while members' data is known to differ: whatever is applied. Reads are answered.
+#[test]
+fn a_corrupt_cluster_reads_and_does_not_write() {
+    with_ports(async |client, _peer, _stop| {
+        let alarm = |action: &str| format!(r#"{{"action":"{action}","alarm":"CORRUPT","memberID":"77"}}"#);
+        let put = ("POST /v3/kv/put", r#"{"key":"aw==","value":"dg=="}"#);
+        assert_eq!(ask(client, put.0, put.1).await.0, 200);
+        let (status, raised) = ask(client, "POST /v3/maintenance/alarm", &alarm("ACTIVATE")).await;
+        assert_eq!(
+            (status, raised.contains(r#"[{"memberID":"77","alarm":"CORRUPT"}]"#)),
+            (200, true),
+            "{raised}"
+        );
+        for (path, body) in [
+            put,
+            ("POST /v3/kv/deleterange", r#"{"key":"aw=="}"#),
+            ("POST /v3/kv/txn", r#"{"success":[{"requestPut":{"key":"aw==","value":"dg=="}}]}"#),
+            ("POST /v3/kv/compaction", r#"{"revision":"2"}"#),
+            ("POST /v3/lease/grant", r#"{"TTL":"100"}"#),
+            ("POST /v3/lease/revoke", r#"{"ID":"7"}"#),
+        ] {
+            let (_, refused) = ask(client, path, body).await;
+            assert!(refused.contains("etcdserver: corrupt cluster"), "{path}: {refused}");
+            assert!(refused.contains(r#""code":15"#), "{path}: {refused}");
+        }
+        let (status, found) = ask(client, "POST /v3/kv/range", r#"{"key":"aw=="}"#).await;
+        assert_eq!((status, found.contains(r#""value":"dg==""#)), (200, true), "{found}");
+        let words = "[-]data_corruption failed: alarm activated: CORRUPT\n";
+        let (status, ready) = ask(client, "GET /readyz", "").await;
+        assert_eq!((status, ready.starts_with(words)), (503, true), "{ready}");
+        assert_eq!(ask(client, "GET /readyz?exclude=data_corruption", "").await, (200, "ok\n".to_owned()));
+        assert_eq!(ask(client, "GET /readyz/data_corruption", "").await, (503, format!("{words}\n")));
+        assert_eq!(ask(client, "GET /livez", "").await.0, 200);
+        let (status, health) = ask(client, "GET /health", "").await;
+        assert_eq!((status, health.contains(r#""reason":"ALARM CORRUPT""#)), (503, true), "{health}");
+        assert_eq!(ask(client, "POST /v3/maintenance/alarm", &alarm("DEACTIVATE")).await.0, 200);
+        assert_eq!(ask(client, put.0, put.1).await.0, 200);
+        assert_eq!(ask(client, "GET /readyz", "").await, (200, "ok\n".to_owned()));
+    });
+}
+
 /// Alone in its cluster, a member answers others all the same: they may be about to join.
 #[test]
 fn other_members_are_answered() {
