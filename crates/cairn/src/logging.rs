@@ -5,11 +5,12 @@
 //! does the writing (`queue.rs`), so that a terminal that is stopped, or a pipe that nobody empties, does not
 //! stop the server with it.
 //!
-//! Three conventions hold for events. A field whose `Debug` output is a list of JSON values, such as `?urls` for
-//! a `Vec<String>`, becomes a JSON list. The targets [`FATAL`] and [`PANIC`] turn an error event into a line of
+//! Four conventions hold for events. A field whose `Debug` output is a list of JSON values, such as `?urls` for
+//! a `Vec<String>`, becomes a JSON list, and a `SystemTime` a time as `ts` is. The targets [`FATAL`] and [`PANIC`] turn an error event into a line of
 //! that level. And a dependency's own events are only written from level warn on: what hyper thinks of a frame
 //! is no news to an operator.
 
+mod journal;
 mod line;
 mod queue;
 mod rotate;
@@ -29,6 +30,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 use crate::flags::Given;
 use crate::note::{Level, Note};
+use journal::Journal;
 use line::Line;
 use queue::Queue;
 use rotate::Rotating;
@@ -38,6 +40,9 @@ use rules::Rules;
 pub(crate) const FATAL: &str = "fatal";
 /// The target of events that report a panic.
 pub(crate) const PANIC: &str = "panic";
+
+/// The output that stands for systemd's journal.
+const JOURNAL: &str = "systemd/journal";
 
 /// How many bytes of log may wait for a slow reader before lines are dropped.
 const QUEUE_BYTES: usize = 8 * 1024 * 1024;
@@ -49,7 +54,7 @@ pub(crate) struct Options {
     pub level: Level,
     /// How lines look.
     pub format: Format,
-    /// Where they go: `stderr`, `stdout`, or paths of files.
+    /// Where they go: `stderr`, `stdout`, `systemd/journal` alone, or paths of files.
     pub outputs: Vec<String>,
     /// When to begin a new file; none for never.
     pub rotation: Option<Rules>,
@@ -98,11 +103,13 @@ impl Options {
             true => Some(Rules::new(&outputs, &given.text("log-rotation-config-json"))?),
             false => None,
         };
-        if outputs.iter().any(|output| output == "systemd/journal") {
-            return Err(
-                "--log-outputs=systemd/journal has no effect yet: log to stderr, which systemd keeps"
-                    .to_owned(),
-            );
+        if outputs.len() > 1 && outputs.iter().any(|output| output == JOURNAL) {
+            // In etcd's words, which show them as Go shows lists.
+            let outputs = outputs.iter().map(|output| format!("{output:?}")).collect::<Vec<_>>().join(" ");
+            return Err(format!(
+                "running with systemd/journal but other '--log-outputs' values ([{outputs}]) are configured with \
+                 'default'; override 'default' value with something else"
+            ));
         }
         if outputs == ["default"] {
             outputs = vec!["stderr".to_owned()];
@@ -125,6 +132,10 @@ impl Options {
             match output.as_str() {
                 "stderr" => Ok(Box::new(io::stderr())),
                 "stdout" => Ok(Box::new(io::stdout())),
+                JOURNAL => match Journal::open() {
+                    Ok(journal) => Ok(Box::new(journal)),
+                    Err(error) => Err(format!("can't find journal ({})", crate::note::system_words(&error))),
+                },
                 path => match self.open_file(Path::new(path)) {
                     Ok(file) => Ok(file),
                     Err(error) => {
@@ -291,6 +302,9 @@ impl Visit for Fields<'_> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         let text = format!("{value:?}");
+        if let Some(at) = line::time_of(&text) {
+            return self.0.text(field.name(), &line::timestamp(at));
+        }
         match text.starts_with('[').then(|| serde_json::from_str(&text)) {
             Some(Ok(list)) => self.0.field(field.name(), list),
             _ => self.0.text(field.name(), &text),

@@ -7,7 +7,6 @@ use super::Status::{self, Accepted, Active, NotYet};
 use super::{Flag, Kind};
 
 const DISCOVERY: &str = "Cairn finds the members of a cluster by --initial-cluster alone";
-const TRACING: &str = "Cairn does not send traces yet";
 
 const MEMBER: &str = "Member";
 const CLUSTERING: &str = "Clustering";
@@ -175,14 +174,14 @@ pub(crate) const FLAGS: &[Flag] = &[
     row("Auth", "bcrypt-cost", Unsigned, "10", Active, "How costly hashing a password is to be."),
     row("Auth", "auth-token-ttl", Unsigned, "300", Active, "How long a simple token lasts, in seconds."),
 
-    row(MONITORING, "enable-pprof", Bool, "false", NotYet("Cairn has no profiler built in"), "Serve profiles over HTTP."),
+    row(MONITORING, "enable-pprof", Bool, "false", Active, "Serve profiles of the CPU's time below /debug/pprof/, in the format of Go's pprof."),
     row(MONITORING, "metrics", Text, "basic", Active,
         "How much to measure: basic, or extensive for histograms of every call."),
     row(MONITORING, "listen-metrics-urls", Urls, "", NotYet("metrics are served on --listen-client-urls"),
         "Where else to serve metrics and health."),
 
     row(LOGGING, "logger", Text, "zap", Active, "The shape of the log; zap is the only one."),
-    row(LOGGING, "log-outputs", Set, "default", Active, "Where the log goes: stderr (which default means too), stdout, or paths of files."),
+    row(LOGGING, "log-outputs", Set, "default", Active, "Where the log goes: stderr (which default means too), stdout, paths of files, or systemd/journal alone."),
     row(LOGGING, "log-level", Text, "info", Active, "The least a line must matter: debug, info, warn, error, panic or fatal."),
     row(LOGGING, "log-format", Text, "json", Active, "How lines look: json or console."),
     row(LOGGING, "enable-log-rotation", Bool, "false", Active, "Begin a new log file when the old one is full; --log-outputs must name one file."),
@@ -191,11 +190,11 @@ pub(crate) const FLAGS: &[Flag] = &[
         "When to do so, in MiB, and which full files to keep: days and number, 0 for no limit; named by local time, or UTC; compressed, or not."),
     row(LOGGING, "warning-unary-request-duration", Duration, "300ms", Active, "How long a call may take before the log warns of it."),
 
-    row(SPANS, "enable-distributed-tracing", Bool, "false", NotYet(TRACING), "Send traces to an OpenTelemetry collector."),
-    row(SPANS, "distributed-tracing-address", Text, "localhost:4317", NotYet(TRACING), "Where the collector is."),
-    row(SPANS, "distributed-tracing-service-name", Text, "etcd", NotYet(TRACING), "The service that traces name."),
-    row(SPANS, "distributed-tracing-instance-id", Text, "", NotYet(TRACING), "The instance that traces name."),
-    row(SPANS, "distributed-tracing-sampling-rate", Signed, "0", NotYet(TRACING), "How many of a million calls to trace."),
+    row(SPANS, "enable-distributed-tracing", Bool, "false", Active, "Send traces to an OpenTelemetry collector."),
+    row(SPANS, "distributed-tracing-address", Text, "localhost:4317", Active, "Where the collector is."),
+    row(SPANS, "distributed-tracing-service-name", Text, "etcd", Active, "The service that traces name."),
+    row(SPANS, "distributed-tracing-instance-id", Text, "", Active, "The instance that traces name."),
+    row(SPANS, "distributed-tracing-sampling-rate", Signed, "0", Active, "How many of a million calls to trace."),
 
     row(FEATURES, "corrupt-check-time", Duration, "0s", Active,
         "How often the leader compares the data of all members, which each of them reads for that. 0 for never."),

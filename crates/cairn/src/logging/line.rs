@@ -122,12 +122,19 @@ fn short(file: &str) -> String {
 }
 
 /// Microseconds since 1970 in UTC, as `2026-11-20T05:46:02.123456Z`.
-fn timestamp(at: SystemTime) -> String {
+pub(super) fn timestamp(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (year, month, day) = date(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", since.subsec_micros())
+}
+
+/// The time that the `Debug` form of a `SystemTime` is of.
+pub(super) fn time_of(text: &str) -> Option<SystemTime> {
+    let (seconds, nanos) = text.strip_prefix("SystemTime { tv_sec: ")?.split_once(", tv_nsec: ")?;
+    let (seconds, nanos) = (seconds.parse().ok()?, nanos.strip_suffix(" }")?.parse().ok()?);
+    UNIX_EPOCH.checked_add(Duration::new(seconds, nanos))
 }
 
 /// Year, month and day of a day counted from 1970-01-01.
@@ -185,6 +192,14 @@ mod tests {
         let mut bare = line(Format::Console);
         bare.message("two\nlines");
         assert_eq!(bare.end(), "2026-11-20T05:46:02.123456Z\tinfo\tserver/run.rs:42\ttwo\\nlines\n");
+    }
+
+    #[test]
+    fn a_time_is_known_by_its_form() {
+        let now = SystemTime::now();
+        assert_eq!(time_of(&format!("{now:?}")), Some(now));
+        assert_eq!(time_of("SystemTime { tv_sec: x, tv_nsec: 1 }"), None);
+        assert_eq!(time_of("5ms"), None);
     }
 
     #[test]
