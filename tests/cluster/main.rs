@@ -15,4 +15,5 @@ mod namespaces;
 mod partitions;
 mod processes;
 mod reads;
+mod tls;
 mod watches;

@@ -33,6 +33,8 @@ struct Member {
     directory: PathBuf,
     client: Port,
     peer: Port,
+    /// Where it serves clients with a certificate, and what lies where, if members have certificates.
+    secure: Option<(Port, PathBuf)>,
     /// What it advertises to the others, if links can be set.
     front: Option<Port>,
     /// `new`, or `existing` for one that joins.
@@ -47,7 +49,36 @@ struct Member {
 
 impl Member {
     fn advertised(&self) -> String {
-        self.front.as_ref().unwrap_or(&self.peer).url()
+        self.of_peers(self.front.as_ref().unwrap_or(&self.peer))
+    }
+
+    fn of_peers(&self, port: &Port) -> String {
+        if self.secure.is_some() { port.url().replacen("http", "https", 1) } else { port.url() }
+    }
+
+    /// Where it serves clients; all of it for one who speaks TLS.
+    fn client_urls(&self) -> String {
+        let plain = self.client.url();
+        match &self.secure {
+            Some((port, _)) => format!("{plain},https://127.0.0.1:{}", port.number()),
+            None => plain,
+        }
+    }
+
+    /// What it is told of certificates.
+    fn security(&self) -> Vec<String> {
+        let Some((_, directory)) = &self.secure else { return Vec::new() };
+        let files = [("trusted-ca-file", "ca.crt"), ("cert-file", "member.crt"), ("key-file", "member.key")];
+        ["", "peer-"]
+            .iter()
+            .flat_map(|family| {
+                let file = |(flag, name): &(&str, &str)| {
+                    format!("--{family}{flag}={}", directory.join(name).display())
+                };
+                let files = files.iter().map(file).collect::<Vec<_>>();
+                files.into_iter().chain([format!("--{family}client-cert-auth")])
+            })
+            .collect()
     }
 
     fn log(&self) -> PathBuf {
@@ -69,6 +100,7 @@ pub struct Cluster {
     members: Vec<Member>,
     links: Option<Links>,
     flags: Vec<String>,
+    security: Option<PathBuf>,
     token: String,
     directory: Option<TempDir>,
 }
@@ -98,6 +130,7 @@ impl Cluster {
             members: Vec::new(),
             links: plan.links.then(Links::new).transpose()?,
             flags: plan.flags,
+            security: plan.security,
             token: token.context("a directory has a name")?,
             directory: Some(directory),
         };
@@ -115,6 +148,10 @@ impl Cluster {
         let place = self.members.len();
         let name = format!("m{place}");
         let peer = Port::reserve()?;
+        let secure = match &self.security {
+            Some(directory) => Some((Port::reserve()?, directory.clone())),
+            None => None,
+        };
         let front = self.links.is_some().then(Port::reserve).transpose()?;
         if let (Some(links), Some(front)) = (&self.links, &front) {
             links.add_front(place, front, &peer)?;
@@ -125,6 +162,7 @@ impl Cluster {
             name,
             client: Port::reserve()?,
             peer,
+            secure,
             front,
             state,
             founders: String::new(),
@@ -163,6 +201,15 @@ impl Cluster {
     /// Where a member serves clients.
     pub fn endpoint(&self, place: usize) -> String {
         self.members[place].client.url()
+    }
+
+    /// Where a member serves clients that show a certificate.
+    ///
+    /// # Panics
+    /// When the plan did not ask for it.
+    pub fn secure_endpoint(&self, place: usize) -> String {
+        let (port, _) = self.members[place].secure.as_ref().expect("the plan asks for certificates");
+        format!("https://127.0.0.1:{}", port.number())
     }
 
     /// Where some members serve clients.
@@ -215,9 +262,9 @@ impl Cluster {
         let usual = [
             ("--name", member.name.clone()),
             ("--data-dir", directory.to_owned()),
-            ("--listen-client-urls", member.client.url()),
+            ("--listen-client-urls", member.client_urls()),
             ("--advertise-client-urls", member.client.url()),
-            ("--listen-peer-urls", member.peer.url()),
+            ("--listen-peer-urls", member.of_peers(&member.peer)),
             ("--initial-advertise-peer-urls", member.advertised()),
             ("--initial-cluster", member.founders.clone()),
             ("--initial-cluster-token", token),
@@ -227,7 +274,7 @@ impl Cluster {
         let log = File::options().create(true).append(true).open(member.log())?;
         let start = Start {
             program: member.system.binary()?,
-            arguments: usual.chain(flags).collect(),
+            arguments: usual.chain(member.security()).chain(flags).collect(),
             environment: Vec::new(),
             log: Stdio::from(log),
         };

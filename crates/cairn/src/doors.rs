@@ -43,10 +43,13 @@ impl Doors {
         passed_over("peer", &peer, &config.listen_peer_urls);
         passed_over("client", &client, &config.listen_client_urls);
         let dialing = Client::new(peer.clone()).map_err(words)?;
-        let without = |url: &Url| format!("cannot listen on TLS for {url}: KeyFile and CertFile are not presented");
+        let without =
+            |url: &Url| format!("cannot listen on TLS for {url}: KeyFile and CertFile are not presented");
         let at_peers = server(&peer, &PEER_PROTOCOLS, &config.listen_peer_urls, without)?;
         let without = |url: &Url| {
-            format!("TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme")
+            format!(
+                "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"
+            )
         };
         let at_clients = server(&client, &CLIENT_PROTOCOLS, &config.listen_client_urls, without)?;
         let listeners = Listeners {
@@ -120,10 +123,14 @@ fn passed_over(kind: &str, settings: &Settings, urls: &[Url]) {
             logging::note(&Note::new(Level::Warn, words).text(name, url.as_str()));
         };
         if !settings.is_empty() {
-            warn(&format!("scheme is {scheme} while key and cert files are present; ignoring key and cert files"));
+            warn(&format!(
+                "scheme is {scheme} while key and cert files are present; ignoring key and cert files"
+            ));
         }
         if settings.client_cert_auth {
-            warn(&format!("scheme is {scheme} while {flag} is enabled; ignoring client cert auth for this URL"));
+            warn(&format!(
+                "scheme is {scheme} while {flag} is enabled; ignoring client cert auth for this URL"
+            ));
         }
     }
 }

@@ -102,9 +102,7 @@ async fn post(
         let mut sender = match sender {
             Some(sender) => sender,
             None => {
-                let connection = connect(&address, settings)
-                    .await
-                    .map_err(|error| error.to_string())?;
+                let connection = connect(&address, settings).await.map_err(|error| error.to_string())?;
                 let (sender, connection) =
                     http1::handshake(connection).await.map_err(|error| error.to_string())?;
                 // Ends with the sender.

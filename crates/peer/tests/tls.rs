@@ -104,7 +104,13 @@ fn peers_meet_at_sockets_of_the_file_system() {
     let secured = Listener::unix(Path::new(&at("two")), door).unwrap();
     let client = Client::new(settings).unwrap();
     let one = start_behind(1, dir.path(), format!("unix://{}", at("one")), plain, &client);
-    let two = start_behind(2, dir.path(), format!("unixs://{}", at("two")), secured, &Client::new(unproved).unwrap());
+    let two = start_behind(
+        2,
+        dir.path(),
+        format!("unixs://{}", at("two")),
+        secured,
+        &Client::new(unproved).unwrap(),
+    );
     know_each_other(&one, &two);
     two.hears(&one);
     until("a stream to the one who shows itself", || one.peers.active_since(2).is_some());

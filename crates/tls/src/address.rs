@@ -60,7 +60,9 @@ pub(crate) async fn check(names: &Names, remote: IpAddr, resolver: &impl Resolve
         names.hosts.iter().partition(|name| name.starts_with("*."));
     if let Some(known) = resolver.name(remote).await {
         let known = known.strip_suffix('.').unwrap_or(&known);
-        if endings.iter().any(|ending| known.ends_with(&ending[1..])) || whole.iter().any(|name| *name == known) {
+        if endings.iter().any(|ending| known.ends_with(&ending[1..]))
+            || whole.iter().any(|name| *name == known)
+        {
             return Ok(());
         }
     }

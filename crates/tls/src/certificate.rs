@@ -6,7 +6,9 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::EndEntityCert;
 use x509_cert::attr::AttributeTypeAndValue;
 use x509_cert::certificate::{CertificateInner, Raw};
-use x509_cert::der::asn1::{BmpString, Ia5StringRef, ObjectIdentifier, PrintableStringRef, TeletexStringRef, Utf8StringRef};
+use x509_cert::der::asn1::{
+    BmpString, Ia5StringRef, ObjectIdentifier, PrintableStringRef, TeletexStringRef, Utf8StringRef,
+};
 use x509_cert::der::{Decode as _, Tag, Tagged as _};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{ExtendedKeyUsage, SubjectAltName};
@@ -76,7 +78,8 @@ impl Certificate {
             Ok(usages) => usages.map(|(_, usages)| usages.0),
             Err(_) => return false,
         };
-        let for_this = |usages: Vec<ObjectIdentifier>| usages.contains(&use_.id()) || usages.contains(&ANY_USAGE);
+        let for_this =
+            |usages: Vec<ObjectIdentifier>| usages.contains(&use_.id()) || usages.contains(&ANY_USAGE);
         (from..=until).contains(&now.as_secs()) && usages.is_none_or(for_this)
     }
 }
@@ -92,7 +95,8 @@ pub(crate) struct Names {
 pub(crate) fn is_of_host(der: &CertificateDer<'_>, host: &str) -> bool {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let Ok(name) = ServerName::try_from(host) else { return false };
-    EndEntityCert::try_from(der).is_ok_and(|certificate| certificate.verify_is_valid_for_subject_name(&name).is_ok())
+    EndEntityCert::try_from(der)
+        .is_ok_and(|certificate| certificate.verify_is_valid_for_subject_name(&name).is_ok())
 }
 
 /// A string in any of the shapes that names have.

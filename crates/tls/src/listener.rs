@@ -49,7 +49,9 @@ impl Listener {
     /// Somebody listens there, or something else is there, or it cannot be made.
     pub fn unix(path: &Path, door: Door) -> io::Result<Listener> {
         let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-        if is_socket && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+        if is_socket
+            && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        {
             fs::remove_file(path)?;
         }
         let listener = UnixListener::bind(path)?;

@@ -44,7 +44,8 @@ pub(crate) fn pair(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result
     }
     let secret = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| {
         let none = matches!(error, pem::Error::NoItemsFound);
-        let words = if none { "tls: failed to find any PEM data in key input".to_owned() } else { error.to_string() };
+        let words =
+            if none { "tls: failed to find any PEM data in key input".to_owned() } else { error.to_string() };
         Error::content(key, words)
     })?;
     let pair = CertifiedKey::from_der(chain, secret, provider).map_err(|error| match error {

@@ -74,7 +74,11 @@ impl<T> Reloading<T> {
         match (self.read)() {
             Ok(value) => (state.good, state.failure) = (Some(Arc::new(value)), None),
             Err(error) => {
-                let what = if state.good.is_some() { "failed to re-read TLS files" } else { "failed to read TLS files" };
+                let what = if state.good.is_some() {
+                    "failed to re-read TLS files"
+                } else {
+                    "failed to read TLS files"
+                };
                 tracing::warn!(%error, "{what}");
                 state.failure = Some(Arc::new(error));
             }

@@ -25,7 +25,9 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 pub fn self_signed(dir: &Path, hosts: &[String], years: u64) -> Result<Settings, Error> {
     if years == 0 {
         // etcd's words.
-        return Err(Error::Settings("selfSignedCertValidity is invalid,it should be greater than 0".to_owned()));
+        return Err(Error::Settings(
+            "selfSignedCertValidity is invalid,it should be greater than 0".to_owned(),
+        ));
     }
     let (cert, key) = (dir.join("cert.pem"), dir.join("key.pem"));
     if !(cert.exists() && key.exists()) {
@@ -68,11 +70,8 @@ fn params(hosts: &[String], years: u64) -> Result<CertificateParams, String> {
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "etcd");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![
-        KeyUsagePurpose::KeyEncipherment,
-        KeyUsagePurpose::DigitalSignature,
-        KeyUsagePurpose::CrlSign,
-    ];
+    params.key_usages =
+        vec![KeyUsagePurpose::KeyEncipherment, KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     Ok(params)
 }

@@ -93,11 +93,18 @@ impl Server {
     async fn try_accept(&self, socket: Socket, remote: Option<SocketAddr>) -> Result<Stream, String> {
         let config = self.0.config.now_or_before().map_err(|error| error.to_string())?;
         let stream = TlsAcceptor::from(config).accept(socket).await.map_err(|error| error.to_string())?;
-        let shown: Vec<CertificateDer<'static>> =
-            stream.get_ref().1.peer_certificates().unwrap_or_default().iter().map(|der| der.clone().into_owned()).collect();
+        let shown: Vec<CertificateDer<'static>> = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .unwrap_or_default()
+            .iter()
+            .map(|der| der.clone().into_owned())
+            .collect();
         if let Some(first) = shown.first() {
             if let (true, Some(remote)) = (self.0.check_addresses, remote) {
-                let names = Certificate::read(first).map(|certificate| certificate.names()).unwrap_or_default();
+                let names =
+                    Certificate::read(first).map(|certificate| certificate.names()).unwrap_or_default();
                 address::check(&names, remote.ip(), &System).await?;
             }
             self.look_for_revoked(&shown)?;
@@ -112,8 +119,7 @@ impl Server {
         for der in shown {
             let certificate = Certificate::read(der).ok_or("a certificate cannot be read")?;
             if revoked.has(certificate.serial()) {
-                let serial: String =
-                    certificate.serial().iter().map(|byte| format!("{byte:02x}")).collect();
+                let serial: String = certificate.serial().iter().map(|byte| format!("{byte:02x}")).collect();
                 return Err(format!("transport: certificate serial {serial} revoked"));
             }
         }

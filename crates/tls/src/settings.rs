@@ -166,11 +166,8 @@ mod tests {
 
     #[test]
     fn contradictions_are_told_in_etcds_words() {
-        let pair = Settings {
-            cert_file: Some("c".into()),
-            key_file: Some("k".into()),
-            ..Settings::default()
-        };
+        let pair =
+            Settings { cert_file: Some("c".into()), key_file: Some("k".into()), ..Settings::default() };
         pair.check().unwrap();
         let words = |settings: Settings| settings.check().unwrap_err().to_string();
         assert_eq!(

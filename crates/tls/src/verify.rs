@@ -4,10 +4,14 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::Settings;
@@ -46,8 +50,14 @@ fn other(words: &'static str) -> Error {
 
 /// Whether this very certificate is trusted: one who has signed for themselves is their own authority, and
 /// webpki does not take an authority's certificate for anybody's own.
-fn is_trusted_itself(trusted: &[CertificateDer<'_>], der: &CertificateDer<'_>, use_: Use, now: UnixTime) -> bool {
-    trusted.contains(der) && Certificate::read(der).is_some_and(|certificate| certificate.is_good_for(use_, now))
+fn is_trusted_itself(
+    trusted: &[CertificateDer<'_>],
+    der: &CertificateDer<'_>,
+    use_: Use,
+    now: UnixTime,
+) -> bool {
+    trusted.contains(der)
+        && Certificate::read(der).is_some_and(|certificate| certificate.is_good_for(use_, now))
 }
 
 /// What a server asks of its clients.

@@ -9,7 +9,9 @@ use std::time::Duration;
 use authority::{Authority, Pair, Subject, replace};
 use rustls::{CipherSuite, ProtocolVersion};
 use tempfile::TempDir;
-use tls::{Ciphers, Client, Door, Listener, Listening, Rejection, Server, Settings, Stream, Version, Versions};
+use tls::{
+    Ciphers, Client, Door, Listener, Listening, Rejection, Server, Settings, Stream, Version, Versions,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -47,7 +49,8 @@ impl Scene {
 
     /// A server on localhost that asks nobody for a certificate.
     fn open(&self) -> Settings {
-        let settings = self.of("server", Subject { names: &["localhost", "127.0.0.1"], ..Subject::default() });
+        let settings =
+            self.of("server", Subject { names: &["localhost", "127.0.0.1"], ..Subject::default() });
         Settings { trusted_ca_file: None, ..settings }
     }
 
@@ -143,7 +146,11 @@ async fn a_server_is_believed_by_its_authority_and_its_name() {
 #[tokio::test]
 async fn a_client_has_to_show_a_certificate_that_is_believed() {
     let scene = Scene::new();
-    let server = server(Settings { trusted_ca_file: Some(scene.path("ca.crt")), client_cert_auth: true, ..scene.open() });
+    let server = server(Settings {
+        trusted_ca_file: Some(scene.path("ca.crt")),
+        client_cert_auth: true,
+        ..scene.open()
+    });
     let ann = meet(&server, scene.client(ANN), "localhost").await.through();
     assert_eq!(ann.common_name().as_deref(), Some("ann"));
     let nameless = Subject { names: &["x"], ..Subject::default() };
@@ -162,7 +169,8 @@ async fn what_a_client_shows_may_be_another_pair() {
     let server = server(Settings { trusted_ca_file: Some(scene.path("ca.crt")), ..scene.open() });
     let (cert, key) = scene.authority.issue(ANN).write(scene.dir.path(), "as-client");
     let other = Subject { common_name: "other", ..Subject::default() };
-    let client = Settings { client_cert_file: Some(cert), client_key_file: Some(key), ..scene.of("own", other) };
+    let client =
+        Settings { client_cert_file: Some(cert), client_key_file: Some(key), ..scene.of("own", other) };
     assert_eq!(meet(&server, client, "localhost").await.through().common_name().as_deref(), Some("ann"));
 }
 
@@ -180,7 +188,9 @@ async fn only_names_of_a_list_are_let_in() {
         let met = meet(&server(settings.clone()), scene.client(ANN), "localhost").await;
         match is_let_in {
             true => drop(met.through()),
-            false => assert!(met.refused().contains("client certificate authentication failed"), "{settings:?}"),
+            false => {
+                assert!(met.refused().contains("client certificate authentication failed"), "{settings:?}")
+            }
         }
     }
     // A client asks the same of its server.

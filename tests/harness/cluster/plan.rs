@@ -45,12 +45,15 @@ pub struct Plan {
     pub flags: Vec<String>,
     /// Whether the links between members can be set ([`Cluster::links`](super::Cluster::links)).
     pub links: bool,
+    /// Where `ca.crt`, `member.crt` and `member.key` lie, if members are to speak TLS with each other, and to
+    /// serve clients at another port where those have to show a certificate.
+    pub security: Option<PathBuf>,
 }
 
 impl Plan {
     /// So many members of the system under test.
     pub fn of(size: usize) -> Self {
-        Self { systems: vec![System::under_test(); size], flags: Vec::new(), links: false }
+        Self { systems: vec![System::under_test(); size], flags: Vec::new(), links: false, security: None }
     }
 
     /// With these flags, too.
@@ -62,6 +65,12 @@ impl Plan {
     /// With links that can be set.
     pub fn links(mut self) -> Self {
         self.links = true;
+        self
+    }
+
+    /// With TLS, by what lies there.
+    pub fn security(mut self, directory: PathBuf) -> Self {
+        self.security = Some(directory);
         self
     }
 
