@@ -43,12 +43,14 @@ struct Outcome {
     code: Option<i32>,
 }
 
-/// One server, and the leases that it has granted, in the order of granting.
+/// One server, and what is its own: ids in the order in which it gave them away, and where files may lie.
 struct Side {
     party: Party,
     /// The member that is asked next.
     at: usize,
     leases: Vec<String>,
+    members: Vec<String>,
+    files: tempfile::TempDir,
 }
 
 /// Runs the whole script.
@@ -56,8 +58,7 @@ pub(crate) fn run(rules: &Rules) -> Result<Report> {
     let mut report = Report::default();
     for part in parts()? {
         let pair = Pair::start(&[])?;
-        let side = |party: &Party| Side { party: party.clone(), at: 0, leases: Vec::new() };
-        let (mut etcd, mut cairn) = (side(&pair.etcd), side(&pair.cairn));
+        let (mut etcd, mut cairn) = (Side::new(&pair.etcd)?, Side::new(&pair.cairn)?);
         for line in part {
             if pair::members() > 1 && line.arguments.iter().any(|argument| argument == "protobuf") {
                 // Ids are in there, and cannot be taken out of the bytes.
@@ -154,6 +155,11 @@ fn words(text: &str) -> Option<Vec<String>> {
 }
 
 impl Side {
+    fn new(party: &Party) -> Result<Side> {
+        let (leases, members) = Default::default();
+        Ok(Side { party: party.clone(), at: 0, leases, members, files: tempfile::tempdir()? })
+    }
+
     /// Has the next command go to the next member.
     fn turn(&mut self) {
         self.at = (self.at + 1) % self.party.endpoints.len();
@@ -169,7 +175,7 @@ impl Side {
             runtime.block_on(pair::catch_up(&self.party.endpoints[self.at]))?;
         }
         let binaries = tests::etcd_directory().context("CAIRN_ETCD_BIN_DIR is not set")?;
-        let arguments = line.arguments.iter().map(|argument| self.with_leases(argument));
+        let arguments = line.arguments.iter().map(|argument| self.with_own(argument));
         let mut child = Command::new(binaries.join("etcdctl"))
             .env("ETCDCTL_ENDPOINTS", self.endpoint())
             .args(arguments)
@@ -218,41 +224,56 @@ impl Side {
         let own_log = |line: &&str| line.starts_with("{\"level\"") || line.trim().is_empty();
         let error = errors.lines().rev().find(|line| !own_log(line)).unwrap_or_default().to_owned();
         let outcome = Outcome { late, output: seen.join("\n"), error, code: code.filter(|_| ended) };
-        self.learn_lease(line, &outcome.output);
+        self.learn(line, &outcome.output);
         Ok(outcome)
     }
 
-    /// Remembers the id that a grant has printed.
-    fn learn_lease(&mut self, line: &Line, output: &str) {
-        if !line.arguments.starts_with(&["lease".to_owned(), "grant".to_owned()]) {
-            return;
-        }
-        let decimal = |text: &str| text.parse::<i64>().ok().map(|id| format!("{id:016x}"));
+    /// Remembers the id that a grant, or an addition of a member, has printed.
+    fn learn(&mut self, line: &Line, output: &str) {
+        let (ids, before) = match line.arguments.get(..2).unwrap_or_default() {
+            [lease, grant] if lease == "lease" && grant == "grant" => (&mut self.leases, "lease "),
+            [member, add] if member == "member" && add == "add" => (&mut self.members, "Member "),
+            _ => return,
+        };
+        let decimal = |text: &str| text.parse::<u64>().ok().map(|id| format!("{id:016x}"));
         let json = serde_json::from_str::<Value>(output).ok();
-        let id = if let Some(id) = json.as_ref().and_then(|json| json.get("ID")?.as_i64()) {
-            decimal(&id.to_string())
+        let id = if let Some(json) = json {
+            let id = json.get("ID").or_else(|| json.get("member")?.get("ID"));
+            id.and_then(|id| decimal(&id.to_string()))
         } else if let Some(id) = output.lines().find_map(|line| line.strip_prefix("\"ID\" : ")) {
             decimal(id)
         } else {
-            output.strip_prefix("lease ").and_then(|rest| rest.split(' ').next()).map(str::to_owned)
+            let word = output.strip_prefix(before).and_then(|rest| rest.split(' ').next());
+            word.map(|id| format!("{id:0>16}"))
         };
-        self.leases.extend(id);
+        ids.extend(id);
     }
 
-    /// Puts this server's ids in.
-    fn with_leases(&self, argument: &str) -> String {
-        let leases = self.leases.iter().enumerate();
-        leases.fold(argument.to_owned(), |text, (at, id)| text.replace(&format!("{{lease {}}}", at + 1), id))
+    /// Puts this server's ids and files in.
+    fn with_own(&self, argument: &str) -> String {
+        let mut text = argument.to_owned();
+        for (at, id) in self.leases.iter().enumerate() {
+            text = text.replace(&format!("{{lease {}}}", at + 1), id);
+        }
+        for (at, id) in self.members.iter().enumerate() {
+            text = text.replace(&format!("{{member {}}}", at + 1), id);
+        }
+        match text.strip_prefix("{file ").and_then(|rest| rest.strip_suffix('}')) {
+            Some(name) => self.files.path().join(name).display().to_string(),
+            None => text,
+        }
     }
 
-    /// Takes what is this server's own out: its address and the ids of leases.
+    /// Takes what is this server's own out: its address, ids and files.
     fn without_own(&self, text: &str) -> String {
         // The whole URL is in lists of members only, where it says whose it is.
         let text = self.party.hide(text).replace(&self.endpoint(), "ENDPOINT");
-        self.leases.iter().enumerate().fold(text, |text, (at, id)| {
-            let decimal = i64::from_str_radix(id, 16).unwrap_or_default().to_string();
-            let name = format!("LEASE{}", at + 1);
-            text.replace(&decimal, &name).replace(id, &name)
+        let text = text.replace(&self.files.path().display().to_string(), "FILES");
+        let leases = self.leases.iter().enumerate().map(|(at, id)| (format!("LEASE{}", at + 1), id));
+        let members = self.members.iter().enumerate().map(|(at, id)| (format!("MEMBER{}", at + 1), id));
+        leases.chain(members).fold(text, |text, (name, id)| {
+            let decimal = u64::from_str_radix(id, 16).unwrap_or_default().to_string();
+            text.replace(&decimal, &name).replace(id, &name).replace(id.trim_start_matches('0'), &name)
         })
     }
 
@@ -278,8 +299,8 @@ impl Side {
 /// Takes output apart, whichever of etcdctl's formats it is in.
 fn read(output: &str) -> Fields {
     let mut fields = Fields::new();
-    // What stands for the id of a lease stands where JSON wants a number.
-    let quoted = quoted(output, ":LEASE");
+    // What stands for the id of a lease or a member stands where JSON wants a number.
+    let quoted = quoted(&quoted(output, ":LEASE"), ":MEMBER");
     let documents: Result<Vec<Value>, _> = serde_json::Deserializer::from_str(&quoted).into_iter().collect();
     match documents {
         Ok(documents) if output.starts_with(['{', '[']) => {
