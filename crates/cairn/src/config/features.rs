@@ -4,11 +4,12 @@ use server::Feature;
 
 use super::gates;
 
-/// Every gate with its stage in etcd 3.7.1, and whether it is on there unless it is switched.
+/// Every gate with its stage in etcd 3.7.1, and whether it is on unless it is switched: as there, but for
+/// `CompactHashCheck`.
 const STAGES: [(&str, &str, bool); 11] = [
     ("AllAlpha", "ALPHA", false),
     ("AllBeta", "BETA", false),
-    ("CompactHashCheck", "ALPHA", false),
+    ("CompactHashCheck", "ALPHA", true),
     ("FastLeaseKeepAlive", "BETA", true),
     ("InitialCorruptCheck", "ALPHA", false),
     ("LeaseCheckpoint", "ALPHA", false),
@@ -47,8 +48,9 @@ mod tests {
 
     #[test]
     fn a_gate_is_as_its_own_mention_says_or_that_of_its_stage() {
-        assert_eq!(on(""), ["FastLeaseKeepAlive", "TxnModeWriteWithSharedBuffer"]);
-        assert_eq!(on("AllBeta=false"), [""; 0]);
+        assert_eq!(on(""), ["CompactHashCheck", "FastLeaseKeepAlive", "TxnModeWriteWithSharedBuffer"]);
+        assert_eq!(on("AllBeta=false"), ["CompactHashCheck"]);
+        assert_eq!(on("AllBeta=false,AllAlpha=false"), [""; 0]);
         assert_eq!(
             on("AllBeta=false,FastLeaseKeepAlive=true,LeaseCheckpoint=true"),
             ["FastLeaseKeepAlive", "LeaseCheckpoint"]
