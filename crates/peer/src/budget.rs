@@ -5,8 +5,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What all bodies may take, in bytes: several of the longest.
-pub(crate) const MOST: usize = 256 << 20;
+/// What all bodies may take, in bytes: two of the longest. A buffer that grows is larger than what is in it for a
+/// while, so that memory may be twice this.
+pub(crate) const MOST: usize = 128 << 20;
 
 /// What is said to whom it is refused.
 pub(crate) const TOO_MUCH: &str = "too many bytes are on their way to this member";

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame};
-use raft::Message;
+use raft::{Body as RaftBody, Message};
 
 use crate::codec;
 use crate::framing::{Broken, Decoder, Encoder, Input, Kind, Said};
@@ -46,6 +46,8 @@ fn stream(input: &[u8]) {
             Said::Message(message) => Some(message),
             Said::Heartbeat | Said::Refused(_) => None,
         })
+        // Whatever comes on a stream of appends is read, but nothing else is ever written there.
+        .filter(|message| kind == Kind::Message || matches!(message.body, RaftBody::Append { .. }))
         .collect();
     let mut encoder = Encoder::new(kind);
     let mut again = BytesMut::new();

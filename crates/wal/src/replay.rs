@@ -108,7 +108,10 @@ impl Replay {
             return Err(format!("it rewrites entry {index}, but {} was committed", self.state.commit));
         }
         if let Some(meta) = self.installed.as_ref().filter(|meta| index <= meta.index) {
-            return Err(format!("it rewrites entry {index}, but the snapshot of entry {} was taken in", meta.index));
+            return Err(format!(
+                "it rewrites entry {index}, but the snapshot of entry {} was taken in",
+                meta.index
+            ));
         }
         if index <= self.last && entry.is_conf_change() && entry.data.is_empty() {
             return Err(format!("it rewrites entry {index} with a configuration change without data"));

@@ -178,7 +178,7 @@ fn indexes_without_bound_break_the_stream() {
     let without_bound = Broken::Frame(Refused::Senseless("a number without bound"));
     assert_eq!(at(7, 1 << 63).1, Some(without_bound));
     // The first message is refused, but says where the next one goes on.
-    assert!(at(u64::MAX - 1, 7).1.is_some());
+    assert!(at(u64::MAX - 2, 7).1.is_some());
 }
 
 #[test]
