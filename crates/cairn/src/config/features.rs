@@ -53,7 +53,7 @@ mod tests {
         assert_eq!(on("AllBeta=false,AllAlpha=false"), [""; 0]);
         assert_eq!(
             on("AllBeta=false,FastLeaseKeepAlive=true,LeaseCheckpoint=true"),
-            ["FastLeaseKeepAlive", "LeaseCheckpoint"]
+            ["CompactHashCheck", "FastLeaseKeepAlive", "LeaseCheckpoint"]
         );
         assert!(list("Guess=true").is_err());
     }
