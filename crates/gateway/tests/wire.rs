@@ -62,6 +62,22 @@ fn unknown_methods_and_services_are_named() {
     });
 }
 
+#[test]
+fn a_version_that_is_no_text_is_refused() {
+    with_member(|channel, _stop| async move {
+        let mut kv = KvClient::new(channel);
+        for (version, code) in
+            [(&b"3.7"[..], Code::Ok), (b"none", Code::Ok), (b"\xff", Code::InvalidArgument)]
+        {
+            let mut request = Request::new(put("k", b"v".to_vec()));
+            request.metadata_mut().insert("client-api-version", version.try_into().unwrap());
+            let refused = kv.put(request).await.err();
+            assert_eq!(refused.as_ref().map_or(Code::Ok, tonic::Status::code), code);
+            assert!(refused.is_none_or(|it| it.message() == "etcdserver: invalid client api version"));
+        }
+    });
+}
+
 /// A lease that was never granted has no time left, and the stream ends with its requests.
 #[test]
 fn a_keep_alive_of_no_lease_is_answered() {

@@ -135,7 +135,10 @@ impl Messages {
     }
 }
 
-/// Calls by the version of the API that clients say they speak, in `client-api-version`.
+/// Where clients say which version of the API they speak.
+const CLIENT_VERSION: &str = "client-api-version";
+
+/// Calls by the version of the API that clients say they speak.
 struct Requests {
     all: IntCounterVec,
     /// Of clients that say nothing, or nothing that is a version: unary calls and streams.
@@ -159,7 +162,7 @@ impl Requests {
 
     fn count(&self, is_unary: bool, headers: &HeaderMap) {
         let kind = usize::from(!is_unary);
-        let Some(version) = headers.get("client-api-version").and_then(is_version) else {
+        let Some(version) = headers.get(CLIENT_VERSION).and_then(is_version) else {
             return self.unknown[kind].inc();
         };
         if let Some(counters) = self.versions.read().get(version) {
@@ -171,6 +174,11 @@ impl Requests {
         }
         versions.entry(version.to_owned()).or_insert_with(|| Self::of(&self.all, version))[kind].inc();
     }
+}
+
+/// Whether what a client says of its version, if anything, is text at all. etcd looks at no more.
+pub(crate) fn version_is_text(headers: &HeaderMap) -> bool {
+    headers.get(CLIENT_VERSION).is_none_or(|version| std::str::from_utf8(version.as_bytes()).is_ok())
 }
 
 /// A header that holds numbers with points between them.

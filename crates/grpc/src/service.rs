@@ -33,7 +33,7 @@ use crate::leader::{self, LeaderWatch};
 use crate::lease::LeaseService;
 use crate::lock::LockService;
 use crate::maintenance::MaintenanceService;
-use crate::metrics::{Messages, RpcMetrics};
+use crate::metrics::{self, Messages, RpcMetrics};
 use crate::range::{self, RangeReply};
 use crate::reflection::{self, Reflection};
 use crate::status;
@@ -166,6 +166,9 @@ impl Services {
         };
         if (known || service == HEALTH) && !serves_learners(service, method) && self.member.is_learner() {
             return status::etcd(Etcd::NotSupportedForLearner).into_http();
+        }
+        if known && !metrics::version_is_text(request.headers()) {
+            return status::etcd(Etcd::InvalidClientApiVersion).into_http();
         }
         let wants_leader = leader::is_required(request.headers());
         if wants_leader && self.member.raft().leader() == 0 {
