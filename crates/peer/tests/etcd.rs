@@ -211,11 +211,13 @@ fn first_eight(bytes: &[u8]) -> u64 {
 fn put(url: &str, value: &str) -> std::thread::JoinHandle<()> {
     // `a2V5` is "key".
     let body = format!("{{\"key\":\"a2V5\",\"value\":\"{}\"}}", base64(value.as_bytes()));
-    let url = format!("{url}/v3/kv/put");
+    let url = url.to_owned();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let kind = HeaderValue::from_static("application/json");
-        let answer = runtime.block_on(client::post(&url, kind, body.into(), PATIENCE)).unwrap();
+        let tls = tls::Client::default();
+        let asked = client::post(&tls, &url, "/v3/kv/put", kind, body.into(), PATIENCE);
+        let answer = runtime.block_on(asked).unwrap();
         assert_eq!(answer.status(), 200, "{:?}", answer.body());
     })
 }

@@ -43,7 +43,7 @@ impl Certificate {
     /// The common name of its subject; the last where there are several, as in Go, and empty where there is none.
     pub(crate) fn common_name(&self) -> String {
         let parts = self.0.tbs_certificate.subject.0.iter().flat_map(|part| part.0.iter());
-        parts.filter(|part| part.oid == COMMON_NAME).filter_map(text).last().unwrap_or_default()
+        parts.filter(|part| part.oid == COMMON_NAME).filter_map(text).next_back().unwrap_or_default()
     }
 
     pub(crate) fn serial(&self) -> &[u8] {
