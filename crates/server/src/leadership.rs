@@ -136,14 +136,6 @@ impl Member {
 
     /// What a request is told that was proposed at `since` and is not answered by now.
     pub(crate) fn timeout(&self, since: Instant) -> Error {
-        let elected = *self.leadership().elected.lock();
-        let failed = elected.is_some_and(|elected| {
-            let lost = elected.checked_sub(2 * self.config().election_timeout);
-            since < elected && lost.is_none_or(|lost| since > lost)
-        });
-        if failed {
-            return Error::TimeoutLeaderFail;
-        }
         let connected = |id: u64| self.active_since(id).is_some_and(|active| active < since);
         let lost = match self.raft().leader() {
             0 => false,
@@ -155,7 +147,8 @@ impl Member {
             }
             leader => !connected(leader),
         };
-        if lost { Error::TimeoutConnectionLost } else { Error::Timeout }
+        let elected = *self.leadership().elected.lock();
+        why_late(since, elected, self.config().election_timeout, lost)
     }
 
     /// Hands leadership over before this member stops, so that nobody has to find out that it is gone.
@@ -197,4 +190,42 @@ fn successor(status: &Status) -> Option<NodeId> {
     }
     let voters = status.peers.iter().filter(|peer| peer.active && !peer.learner);
     voters.max_by_key(|peer| peer.matched).map(|peer| peer.id)
+}
+
+/// Why a request of `since` is late: this member was `elected` not long after it, so that it may have been lost
+/// with the leader before; or whom it takes is `lost` from sight; or nobody knows.
+fn why_late(since: Instant, elected: Option<Instant>, election_timeout: Duration, lost: bool) -> Error {
+    let failed = elected.is_some_and(|elected| {
+        let before = elected.checked_sub(2 * election_timeout);
+        since < elected && before.is_none_or(|before| since > before)
+    });
+    match (failed, lost) {
+        (true, _) => Error::TimeoutLeaderFail,
+        (false, true) => Error::TimeoutConnectionLost,
+        (false, false) => Error::Timeout,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_request_is_told_why() {
+        let (timeout, elected) = (Duration::from_secs(1), Instant::now() + Duration::from_secs(9));
+        let why = |before_election: u64, lost| {
+            let since = elected.checked_sub(Duration::from_millis(before_election)).expect("a time");
+            why_late(since, Some(elected), timeout, lost)
+        };
+        for lost in [false, true] {
+            assert_eq!(why(1, lost), Error::TimeoutLeaderFail);
+            assert_eq!(why(1_999, lost), Error::TimeoutLeaderFail, "the leader before may have had it");
+        }
+        // Long before it, or after: the election has nothing to do with it.
+        for before in [0, 2_001] {
+            assert_eq!(why(before, true), Error::TimeoutConnectionLost);
+            assert_eq!(why(before, false), Error::Timeout);
+        }
+        assert_eq!(why_late(elected, None, timeout, false), Error::Timeout);
+    }
 }
