@@ -38,7 +38,7 @@ const MAX_TXN_OPS: usize = 128;
 /// # Panics
 /// If an entry does what none may do.
 pub fn commands(mut script: &[u8]) {
-    let travels = script.len() % 8 == 0;
+    let travels = script.len().is_multiple_of(8);
     let (mut machine, shared) = empty();
     let mut index = 0;
     while let Some((&kind, rest)) = script.split_first() {
@@ -117,7 +117,7 @@ fn is_let_in(field: u32, bytes: &[u8]) -> bool {
 /// # Panics
 /// If it is neither refused nor served.
 pub fn state(mut script: &[u8]) {
-    let travels = script.len() % 8 == 0;
+    let travels = script.len().is_multiple_of(8);
     let mut buckets: BTreeMap<&str, BTreeMap<Vec<u8>, Vec<u8>>> = BTreeMap::new();
     for table in Table::ALL {
         buckets.insert(table.name(), BTreeMap::new());

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use raft::{ConfState, Entry, EntryKind, HardState, Index, NodeId, SnapshotMeta, Term};
 
 use crate::memory::MemoryDisk;
-use crate::record::{Encoder, Kind};
+use crate::record::{Encoder, Kind, SENSELESS};
 use crate::segment::SegmentName;
 use crate::{Options, Recovered, Wal, WalError};
 
@@ -162,7 +162,10 @@ fn check(files: &BTreeMap<PathBuf, Vec<u8>>, from: u64) {
     assert_eq!(again, Recovered { repaired: None, ..recovered.clone() });
 
     // And it goes on.
-    let (Some(index), Some(term)) = (last.0.checked_add(1), hard_state.term.0.checked_add(1)) else { return };
+    let (index, term) = (last.0 + 1, hard_state.term.0 + 1);
+    if index.max(term) >= SENSELESS {
+        return;
+    }
     let state = HardState { term: Term(term), vote: None, commit: hard_state.commit };
     let next = entry(term, index, b"next");
     let written = wal.append(Some(&state), std::slice::from_ref(&next)).and_then(|()| wal.sync());

@@ -18,7 +18,7 @@ pub(crate) const FRAME: usize = 8;
 pub(crate) const MAX_HEADER: usize = 2 + 6 + 11;
 
 /// Indexes and terms from here on are of no log: counting on from them could overflow.
-const SENSELESS: u64 = 1 << 63;
+pub(crate) const SENSELESS: u64 = 1 << 63;
 
 /// What a record holds. The numbers are on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
