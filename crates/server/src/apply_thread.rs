@@ -233,7 +233,7 @@ fn apply_run(
 /// Counts and times a request that was applied, and warns of one that took long.
 fn told(member: &Member, entry: &Entry, applied: &Applied, took: Duration) {
     let success = match &applied.outcome {
-        Ok(_) | Err(Rejection::Compacted { .. }) => true,
+        Ok(_) | Err(Rejection::Compacted) => true,
         Err(_) => false,
     };
     member.metrics().applied(applied.op, success, took);
