@@ -52,6 +52,8 @@ pub(crate) struct Config {
     pub listen_peer_urls: Vec<Url>,
     /// Where to listen for clients, likewise.
     pub listen_client_urls: Vec<Url>,
+    /// Where to listen for HTTP alone, likewise; `listen_client_urls` are for gRPC alone if there are any.
+    pub listen_client_http_urls: Vec<Url>,
     /// Where peers are told to find this member.
     pub advertise_peer_urls: Vec<Url>,
     /// Where clients are told to find this member.
@@ -214,9 +216,14 @@ impl Config {
 
         let listen_peer_urls = given.urls("listen-peer-urls");
         let listen_client_urls = given.urls("listen-client-urls");
+        let listen_client_http_urls = given.urls("listen-client-http-urls");
         let advertise_peer_urls = given.urls("initial-advertise-peer-urls");
         let advertise_client_urls = given.urls("advertise-client-urls");
-        listen_peer_urls.iter().chain(&listen_client_urls).try_for_each(Url::check_bind)?;
+        listen_peer_urls
+            .iter()
+            .chain(&listen_client_urls)
+            .chain(&listen_client_http_urls)
+            .try_for_each(Url::check_bind)?;
         advertisable("--initial-advertise-peer-urls", "\"host:port\"", &advertise_peer_urls)?;
         advertisable(
             "--advertise-client-urls",
@@ -235,6 +242,15 @@ impl Config {
 
         let security = Security::new(given, source)?;
 
+        let taken = listen_client_http_urls
+            .iter()
+            .find(|url| listen_client_urls.iter().any(|other| other.is_at(url)));
+        if let Some(url) = taken {
+            return Err(format!(
+                "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+            ));
+        }
+
         let max_request_bytes = given.unsigned("max-request-bytes");
         if max_request_bytes > RECOMMENDED_REQUEST_BYTES {
             notes.push(
@@ -250,6 +266,7 @@ impl Config {
             name: given.text("name"),
             listen_peer_urls,
             listen_client_urls,
+            listen_client_http_urls,
             advertise_peer_urls,
             advertise_client_urls,
             security,

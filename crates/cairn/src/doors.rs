@@ -6,12 +6,13 @@ use gateway::Listeners;
 use tls::{Client, Door, Listener, Server, Settings};
 
 use crate::config::Config;
-use crate::config::url::{self, Scheme, Url};
+use crate::config::url::{Scheme, Url};
 use crate::logging;
 use crate::note::{self, Level, Note};
 
-/// What a client may speak inside TLS, the better first; peers speak the other alone.
+/// What a client may speak inside TLS, the better first; gRPC needs the better one, peers speak the other alone.
 const CLIENT_PROTOCOLS: [&str; 2] = ["h2", "http/1.1"];
+const GRPC_PROTOCOLS: [&str; 1] = ["h2"];
 const PEER_PROTOCOLS: [&str; 1] = ["http/1.1"];
 
 /// The ports of a member, and how it connects to others.
@@ -36,12 +37,14 @@ impl Doors {
             self_signed(kind, auto, settings, urls, &fixtures.join(kind), security.validity)
         };
         let peer = made("peer", security.auto_peer, &security.peer, &config.listen_peer_urls)?;
-        let client = made("client", security.auto_client, &security.client, &config.listen_client_urls)?;
+        let http = &config.listen_client_http_urls;
+        let client_urls = [config.listen_client_urls.as_slice(), http].concat();
+        let client = made("client", security.auto_client, &security.client, &client_urls)?;
         for (kind, settings) in [("peer", &peer), ("client", &client)] {
             announce(kind, settings);
         }
         passed_over("peer", &peer, &config.listen_peer_urls);
-        passed_over("client", &client, &config.listen_client_urls);
+        passed_over("client", &client, &client_urls);
         let dialing = Client::new(peer.clone()).map_err(words)?;
         let without =
             |url: &Url| format!("cannot listen on TLS for {url}: KeyFile and CertFile are not presented");
@@ -51,9 +54,12 @@ impl Doors {
                 "TLS key/cert (--cert-file, --key-file) must be provided for client url {url} with HTTPS scheme"
             )
         };
-        let at_clients = server(&client, &CLIENT_PROTOCOLS, &config.listen_client_urls, without)?;
+        let protocols = if http.is_empty() { &CLIENT_PROTOCOLS[..] } else { &GRPC_PROTOCOLS };
+        let at_clients = server(&client, protocols, &config.listen_client_urls, without)?;
+        let at_http = server(&client, &CLIENT_PROTOCOLS, http, without)?;
         let listeners = Listeners {
             client: bind(config, &config.listen_client_urls, at_clients.as_ref())?,
+            http: bind(config, http, at_http.as_ref())?,
             peer: bind(config, &config.listen_peer_urls, at_peers.as_ref())?,
         };
         Ok(Doors { listeners, peer: dialing, client_cert_auth: client.client_cert_auth })
@@ -184,7 +190,13 @@ fn listen(config: &Config, url: &Url, door: Door) -> Result<Listener, String> {
         .map_err(|error| format!("listen tcp {address}: bind: {}", note::system_words(&error)))
 }
 
-/// Says at each URL how clients are served there.
-pub(crate) fn told(urls: &[Url]) -> Vec<(String, bool)> {
-    url::strings(urls).into_iter().zip(urls.iter().map(is_secure)).collect()
+/// Where clients are served: what there is, the URL, and whether over TLS.
+pub(crate) fn told(config: &Config) -> Vec<(&'static str, String, bool)> {
+    let told = |traffic: &'static str, urls: &[Url]| -> Vec<_> {
+        urls.iter().map(|url| (traffic, url.as_str().to_owned(), is_secure(url))).collect()
+    };
+    match config.listen_client_http_urls.as_slice() {
+        [] => told("grpc+http", &config.listen_client_urls),
+        http => [told("grpc", &config.listen_client_urls), told("http", http)].concat(),
+    }
 }

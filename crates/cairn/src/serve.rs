@@ -76,17 +76,17 @@ fn start(config: &Config) -> Result<Started, String> {
         },
         json: config.enable_grpc_gateway,
     };
-    let addresses = doors::told(&config.listen_client_urls);
+    let addresses = doors::told(config);
     let (serve, serving) = watch::channel(false);
     let gateway = Gateway::new(server.member().clone(), listeners, settings, move || {
         // Scripts and test suites wait for these very words.
         tracing::info!("ready to serve client requests");
-        for (address, is_secure) in &addresses {
+        for (traffic, address, is_secure) in &addresses {
             if *is_secure {
-                tracing::info!(traffic = "grpc+http", address, "serving client traffic securely");
+                tracing::info!(traffic, address, "serving client traffic securely");
             } else {
                 tracing::info!(
-                    traffic = "grpc+http",
+                    traffic,
                     address,
                     "serving client traffic insecurely; this is strongly discouraged!"
                 );

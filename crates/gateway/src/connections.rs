@@ -72,8 +72,8 @@ struct Inner {
     /// None where it is switched off.
     json: Option<Json>,
     listeners: Mutex<Option<Listeners>>,
-    deal_to: Vec<UnboundedSender<Guest>>,
-    dealt: Mutex<Vec<Option<UnboundedReceiver<Guest>>>>,
+    deal_to: Vec<UnboundedSender<Dealt>>,
+    dealt: Mutex<Vec<Option<UnboundedReceiver<Dealt>>>>,
     ready: Box<dyn Fn() + Send + Sync>,
 }
 
@@ -119,8 +119,13 @@ impl Gateway {
                 () = self.0.member.ready() => {}
                 () = self.0.member.stopping() => return,
             }
+            let is_split = !listeners.http.is_empty();
             for listener in listeners.client {
-                tokio::spawn(self.clone().accept(listener));
+                let traffic = if is_split { Traffic::Grpc } else { Traffic::Both };
+                tokio::spawn(self.clone().accept(listener, traffic));
+            }
+            for listener in listeners.http {
+                tokio::spawn(self.clone().accept(listener, Traffic::Http));
             }
             (self.0.ready)();
         }
@@ -133,19 +138,24 @@ impl Gateway {
             .max_concurrent_streams(http2.max_concurrent_streams)
             .keep_alive_interval((!http2.keepalive_interval.is_zero()).then_some(http2.keepalive_interval))
             .keep_alive_timeout(http2.keepalive_timeout);
+        let builders = Builders {
+            http1: builder.clone().http1_only(),
+            http2: builder.clone().http2_only(),
+            either: builder,
+        };
         let open = GracefulShutdown::new();
         let (enter, mut entered) = unbounded_channel();
         let handshakes = Handshakes::default();
         loop {
             tokio::select! {
-                Some(guest) = dealt.recv() => match guest.settle() {
+                Some((guest, traffic)) = dealt.recv() => match guest.settle() {
                     Ok((socket, door)) if door.is_open() => {
-                        self.connect(Stream::Plain(socket), &builder, &open);
+                        self.connect(Stream::Plain(socket), traffic, &builders, &open);
                     }
-                    Ok((socket, door)) => handshakes.spawn(let_in(socket, door, enter.clone())),
+                    Ok((socket, door)) => handshakes.spawn(let_in(socket, door, traffic, enter.clone())),
                     Err(error) => tracing::warn!(%error, "failed to take in a connection"),
                 },
-                Some(stream) = entered.recv() => self.connect(stream, &builder, &open),
+                Some((stream, traffic)) = entered.recv() => self.connect(stream, traffic, &builders, &open),
                 () = self.0.member.stopping() => break,
             }
         }
@@ -155,14 +165,15 @@ impl Gateway {
         }
     }
 
-    fn connect(&self, stream: Stream, builder: &Builder<TokioExecutor>, open: &GracefulShutdown) {
+    fn connect(&self, stream: Stream, traffic: Traffic, builders: &Builders, open: &GracefulShutdown) {
         let gateway = self.clone();
         let (caller, remote) = (Caller::of(&stream), stream.remote());
+        let builder = builders.of(traffic, stream.is_secure());
         let service = hyper::service::service_fn(move |request: http::Request<Incoming>| {
             let (gateway, caller) = (gateway.clone(), caller.clone());
             // Boxed, since a call is large, and hyper and tokio would move it several times.
             Box::pin(async move {
-                Ok::<http::Response<Body>, Infallible>(gateway.answer(request, caller, remote).await)
+                Ok::<http::Response<Body>, Infallible>(gateway.answer(request, caller, remote, traffic).await)
             })
         });
         let metrics = self.0.member.metrics();
@@ -172,7 +183,7 @@ impl Gateway {
             sent: metrics.client_sent.clone(),
         };
         let connection = builder
-            .serve_connection_with_upgrades(
+            .serve_connection(
                 TokioIo::new(Watched::new(Coalesced::new(stream), self.0.settings.http2.keepalive_min_time)),
                 service,
             )
@@ -190,12 +201,15 @@ impl Gateway {
         mut request: http::Request<Incoming>,
         caller: Caller,
         remote: Option<SocketAddr>,
+        traffic: Traffic,
     ) -> http::Response<Body> {
         let is_grpc = request
             .headers()
             .get(http::header::CONTENT_TYPE)
             .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        if is_grpc && request.version() == http::Version::HTTP_2 {
+        if traffic == Traffic::Grpc && !is_grpc {
+            not_grpc(&request)
+        } else if traffic != Traffic::Http && is_grpc && request.version() == http::Version::HTTP_2 {
             if let Some(certificate) = caller.certificate() {
                 request.extensions_mut().insert(certificate.clone());
             }
@@ -257,11 +271,11 @@ impl Gateway {
         })
     }
 
-    async fn accept(self, listener: Listener) {
+    async fn accept(self, listener: Listener, traffic: Traffic) {
         let mut turn = 0;
         self.each_connection(listener, |guest| {
             // A thread that is gone belongs to a member that stops.
-            let _ = self.0.deal_to[turn].send(guest);
+            let _ = self.0.deal_to[turn].send((guest, traffic));
             turn = (turn + 1) % self.0.deal_to.len();
         })
         .await;
@@ -307,6 +321,45 @@ impl Gateway {
     }
 }
 
+/// Somebody who has connected, and what is served where they did.
+type Dealt = (Guest, Traffic);
+
+/// What is served at a listener.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Traffic {
+    Both,
+    Grpc,
+    Http,
+}
+
+/// How connections are served, by what they may speak.
+struct Builders {
+    either: Builder<TokioExecutor>,
+    http1: Builder<TokioExecutor>,
+    http2: Builder<TokioExecutor>,
+}
+
+impl Builders {
+    /// As in etcd, HTTP/2 for what is not gRPC takes TLS where the two have listeners of their own.
+    fn of(&self, traffic: Traffic, is_secure: bool) -> &Builder<TokioExecutor> {
+        match traffic {
+            Traffic::Grpc => &self.http2,
+            Traffic::Http if !is_secure => &self.http1,
+            Traffic::Both | Traffic::Http => &self.either,
+        }
+    }
+}
+
+/// The answer of a listener for gRPC alone to anything else over HTTP/2.
+fn not_grpc<B>(request: &http::Request<B>) -> http::Response<Body> {
+    let kind = request.headers().get(http::header::CONTENT_TYPE).map(http::HeaderValue::as_bytes);
+    let kind = String::from_utf8_lossy(kind.unwrap_or_default());
+    let status = tonic::Status::invalid_argument(format!("invalid gRPC request content-type {kind:?}"));
+    let mut response = status.into_http();
+    *response.status_mut() = http::StatusCode::UNSUPPORTED_MEDIA_TYPE;
+    response
+}
+
 /// Who has connected, as far as their connection tells.
 #[derive(Clone)]
 enum Caller {
@@ -334,10 +387,10 @@ impl Caller {
 }
 
 /// Takes in a connection that has to prove something first.
-async fn let_in(socket: Socket, door: Door, entered: UnboundedSender<Stream>) {
+async fn let_in(socket: Socket, door: Door, traffic: Traffic, entered: UnboundedSender<(Stream, Traffic)>) {
     match door.enter(socket).await {
         // Nobody waits for it if the member stops.
-        Ok(stream) => drop(entered.send(stream)),
+        Ok(stream) => drop(entered.send((stream, traffic))),
         Err(rejection) => {
             let remote = rejection.remote.map_or_else(|| "@".to_owned(), |remote| remote.to_string());
             tracing::warn!(

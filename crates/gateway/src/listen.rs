@@ -12,8 +12,10 @@ const BACKLOG: i32 = 1024;
 /// The sockets of a member.
 #[derive(Default)]
 pub struct Listeners {
-    /// Where clients connect.
+    /// Where clients connect: for everything, or for gRPC alone if there is `http`.
     pub client: Vec<Listener>,
+    /// Where clients connect for HTTP alone.
+    pub http: Vec<Listener>,
     /// Where the other members connect.
     pub peer: Vec<Listener>,
 }

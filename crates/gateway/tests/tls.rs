@@ -35,11 +35,13 @@ struct Doors {
     client_cert_auth: bool,
     access: Access,
     more: Vec<Listener>,
+    /// Where HTTP alone is served.
+    http: Vec<Listener>,
 }
 
 impl Doors {
     fn behind(door: Door) -> Doors {
-        Doors { door, client_cert_auth: false, access: Access::default(), more: Vec::new() }
+        Doors { door, client_cert_auth: false, access: Access::default(), more: Vec::new(), http: Vec::new() }
     }
 
     /// Runs the member while `work` does.
@@ -64,7 +66,7 @@ impl Doors {
             keepalive_timeout: Duration::from_secs(20),
         };
         let settings = gateway::Settings { http2, access: self.access, json: true };
-        let listeners = Listeners { client, peer: Vec::new() };
+        let listeners = Listeners { client, http: self.http, peer: Vec::new() };
         let gateway = Gateway::new(Arc::clone(server.member()), listeners, settings, || {});
         server.serve(move |shard| gateway.clone().serve(shard)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -242,6 +244,63 @@ fn names_are_looked_at_where_there_is_no_certificate() {
         assert_eq!(KvClient::new(plain).range(range).await.unwrap().into_inner().count, 1);
     });
     assert!(!path.exists(), "a socket ends with its member");
+}
+
+/// The status of a question over HTTP/2 that is no call, and what else is in its head.
+async fn ask_no_call(mut channel: Channel, path: &str) -> (u16, http::HeaderMap) {
+    let request = http::Request::get(path).body(tonic::body::Body::empty()).unwrap();
+    std::future::poll_fn(|context| tower::Service::poll_ready(&mut channel, context)).await.unwrap();
+    let (head, _) = tower::Service::call(&mut channel, request).await.unwrap().into_parts();
+    (head.status.as_u16(), head.headers)
+}
+
+#[test]
+fn grpc_and_http_may_have_listeners_of_their_own() {
+    let scene = Scene::new();
+    let either = || Door { plain: true, tls: Some(scene.server(false)) };
+    let socket = gateway::bind((Ipv4Addr::LOCALHOST, 0).into(), false, false).unwrap();
+    let web = socket.local_addr().unwrap();
+    let doors = Doors { http: vec![Listener::tcp(socket, either())], ..Doors::behind(either()) };
+    let stranger = scene.client(None);
+    doors.open(async |client| {
+        let plain = async |to: SocketAddr| {
+            Endpoint::from_shared(format!("http://{to}")).unwrap().connect().await.unwrap()
+        };
+        for calls in [plain(client).await, channel(&stranger, client).await] {
+            KvClient::new(calls.clone()).put(put("k")).await.unwrap();
+            let (status, headers) = ask_no_call(calls, "/health").await;
+            assert_eq!((status, headers["grpc-status"].as_bytes()), (415, b"3".as_slice()));
+        }
+        for is_secure in [false, true] {
+            // What it is told, if anything, is not HTTP/1.1.
+            let mut told = Vec::new();
+            if is_secure {
+                let mut stream = connect(&stranger, client).await.unwrap();
+                stream.write_all(format!("{HEALTH}\r\n\r\n").as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
+                let _ = stream.read_to_end(&mut told).await;
+            } else {
+                let mut stream = TcpStream::connect(client).await.unwrap();
+                stream.write_all(format!("{HEALTH}\r\n\r\n").as_bytes()).await.unwrap();
+                let _ = stream.read_to_end(&mut told).await;
+            }
+            assert!(!told.starts_with(b"HTTP/1"), "{}", String::from_utf8_lossy(&told));
+        }
+
+        let body = r#"{"key":"aw=="}"#;
+        let range = PUT.replace("put", "range");
+        let (status, told) = ask(TcpStream::connect(web).await.unwrap(), &range, body).await;
+        assert!(status == 200 && told.contains(r#""version":"2""#), "{status} {told}");
+        let (status, _) = ask(connect(&stranger, web).await.unwrap(), HEALTH, "").await;
+        assert_eq!(status, 200);
+        // Over TLS, HTTP/2 is HTTP like any other; without, it is not understood.
+        let secure = channel(&stranger, web).await;
+        assert_eq!(ask_no_call(secure.clone(), "/health").await.0, 200);
+        let refused = KvClient::new(secure).put(put("k")).await.unwrap_err();
+        assert!(refused.message().contains("404 Not Found"), "{refused}");
+        let refused = KvClient::new(plain(web).await).put(put("k")).await.unwrap_err();
+        assert!(!refused.message().contains("404 Not Found"), "{refused}");
+    });
 }
 
 /// Whoever connects and says nothing, or only half of what it takes, is in nobody's way.

@@ -88,6 +88,11 @@ impl Url {
         &self.text
     }
 
+    /// Whether both were written with the same address or path, whatever is spoken there.
+    pub(crate) fn is_at(&self, other: &Url) -> bool {
+        self.port == other.port && self.host == other.host
+    }
+
     /// Where to listen: an address, or `localhost` for the loopback address of IPv4. Other names are no
     /// answer, since what they stand for may change, and unix sockets have no address.
     pub(crate) fn socket_addr(&self) -> Option<SocketAddr> {

@@ -81,7 +81,8 @@ pub(crate) fn with_config(
 }
 
 fn serve(server: &mut Server, client: TcpListener, peer: TcpListener, access: Access, json: bool) {
-    let listeners = Listeners { client: vec![client.into()], peer: vec![peer.into()] };
+    let listeners =
+        Listeners { client: vec![client.into()], peer: vec![peer.into()], ..Listeners::default() };
     let http2 = Http2 {
         max_concurrent_streams: u32::MAX,
         keepalive_min_time: Duration::from_secs(5),
