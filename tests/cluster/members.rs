@@ -165,11 +165,16 @@ pub(crate) async fn fill(cluster: &Cluster, places: &[usize], puts: usize, lengt
 
 /// How many snapshots a member has taken in, by its metrics.
 pub(crate) fn snapshots_received(cluster: &Cluster, place: usize) -> Result<usize> {
+    metric(cluster, place, "etcd_network_snapshot_receive_success")
+}
+
+/// What a metric comes to, over all its labels.
+fn metric(cluster: &Cluster, place: usize, name: &str) -> Result<usize> {
     let endpoint = cluster.endpoint(place);
     let (_, port) = endpoint.rsplit_once(':').context("a port")?;
     let metrics = get(port.parse()?, "/metrics")?.body;
-    let lines = metrics.lines().filter(|line| line.starts_with("etcd_network_snapshot_receive_success{"));
-    let counts = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    let values = metrics.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('{'));
+    let counts = values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
     Ok(counts.sum::<f64>() as usize)
 }
 
@@ -196,6 +201,10 @@ async fn a_member_that_missed_much_is_sent_a_snapshot() -> Result<()> {
     match System::under_test() {
         System::Cairn => assert_eq!(received, 1, "{}", cluster.last_words()),
         System::Etcd => assert!(received > 0, "{}", cluster.last_words()),
+    }
+    for (place, times) in [(leader, "send"), (follower, "receive")] {
+        let times = format!("etcd_network_snapshot_{times}_total_duration_seconds_count");
+        assert!(metric(&cluster, place, &times)? > 0, "{times}");
     }
     assert_eq!(cluster.leader_and_term_of(&[0, 1, 2]).await?, (leader, term));
 

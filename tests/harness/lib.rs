@@ -14,6 +14,8 @@ mod cluster;
 mod links;
 mod ports;
 mod process;
+#[cfg(test)]
+mod reference;
 pub mod support;
 mod until;
 
