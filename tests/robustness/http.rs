@@ -126,7 +126,7 @@ const MOVING: &[(&str, f64)] = &[
     ("etcd_mvcc_range_total", 3.0),
     ("etcd_mvcc_txn_total", 1.0),
     ("etcd_disk_backend_defrag_duration_seconds_count", 1.0),
-    ("etcd_server_apply_duration_seconds_count", 5.0),
+    ("etcd_server_apply_duration_seconds_count{op=\"Put\",success=\"true\",version=\"v3\"}", 4.0),
     ("etcd_server_health_success", 1.0),
     ("etcd_server_proposals_applied_total", 8.0),
     ("etcd_server_proposals_committed_total", 8.0),
