@@ -26,6 +26,10 @@ const LENGTH: usize = 1024;
 /// Puts are watched at least this long before the work, and beside it.
 const AT_LEAST: Duration = Duration::from_secs(5);
 
+/// How long the disk is left alone after it was filled. What the host of a virtual disk has taken in goes to
+/// its own half a minute later, and nothing else is written meanwhile: stalls of two seconds were seen.
+const SETTLE: Duration = Duration::from_secs(60);
+
 /// What is done to the database.
 #[derive(Clone, Copy)]
 enum Work {
@@ -89,7 +93,7 @@ fn beside(subject: &Subject<'_>, settings: &Settings, work: Work) -> Result<Samp
         }
         work => subject.fill("put/", 0..versions, LENGTH).map(|_| work)?,
     };
-    std::thread::sleep(settings.warmup);
+    std::thread::sleep(if versions == VERSIONS { SETTLE } else { settings.warmup });
     subject.probe.reset_peak();
     let plan = Plan { run: Run::ToTheEnd, ..subject.plan(settings) };
     let (rate, stop, address) =
