@@ -1,14 +1,13 @@
 //! What other members may say, made of any bytes: what fuzz targets call, and the tests that repeat what these
 //! have found.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body::{Body, Frame};
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use raft::{Body as RaftBody, Message};
 
 use crate::codec;
@@ -85,23 +84,9 @@ fn post(input: &[u8]) {
 
 fn head(pieces: impl IntoIterator<Item = Bytes>) -> Result<Message, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-    let pieces = Pieces(pieces.into_iter().collect());
-    runtime.block_on(snapshot::head(pieces, Duration::from_secs(60)))
-}
-
-/// A body that comes in pieces.
-struct Pieces(VecDeque<Bytes>);
-
-impl Body for Pieces {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.pop_front().filter(bytes::Buf::has_remaining).map(|piece| Ok(Frame::data(piece))))
-    }
+    let pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
+    let body = StreamBody::new(stream::iter(pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)))));
+    runtime.block_on(snapshot::head(body, Duration::from_secs(60)))
 }
 
 #[cfg(test)]
