@@ -26,7 +26,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
@@ -269,21 +268,12 @@ impl Server {
     }
 
     /// Waits until it has ended by itself: also its exit status and its log.
-    pub fn fails(mut self) -> Result<(Stopped, ExitStatus, Vec<String>)> {
-        let until = Instant::now() + PATIENCE;
-        let status = loop {
-            if let Some(status) = self.child.try_wait()? {
-                break status;
-            }
-            if Instant::now() > until {
-                bail!("the server goes on:\n{}", self.log().join("\n"));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
+    pub async fn fails(mut self) -> Result<(Stopped, ExitStatus, Vec<String>)> {
+        let child = &mut self.child;
+        let status = until("the server ends", async || child.try_wait().ok().flatten()).await;
+        let status = status.with_context(|| self.log().join("\n"))?;
         // Its log ends with it; whoever reads it may be a moment behind.
-        while Arc::strong_count(&self.log) > 1 && Instant::now() < until {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        until("its log is read", async || (Arc::strong_count(&self.log) == 1).then_some(())).await?;
         let companions = self.companions.iter().map(|companion| companion.launch.clone()).collect();
         Ok((Stopped { launch: self.launch.clone(), companions }, status, self.log()))
     }

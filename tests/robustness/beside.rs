@@ -6,12 +6,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tests::{PATIENCE, Server, resident_bytes};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// Rounds in which whoever attacks has the time to do harm.
+pub(crate) const ROUNDS: usize = 100;
 
 /// A client that puts and gets all the while, and looks at the server's memory.
 pub(crate) struct Beside {
     before: u64,
     stop: Arc<AtomicBool>,
+    /// How many rounds there were.
+    rounds: watch::Receiver<usize>,
     work: JoinHandle<Result<Seen>>,
 }
 
@@ -31,6 +37,7 @@ impl Beside {
         let (pid, stop) = (server.pid(), Arc::new(AtomicBool::new(false)));
         let before = resident_bytes(pid)?;
         let stopped = Arc::clone(&stop);
+        let (round_over, rounds) = watch::channel(0);
         let work = tokio::spawn(async move {
             let mut seen = Seen { served: 0, slowest: Duration::ZERO, most: before };
             loop {
@@ -45,13 +52,22 @@ impl Beside {
                 seen.slowest = seen.slowest.max(began.elapsed());
                 seen.most = seen.most.max(resident_bytes(pid)?);
                 seen.served += 1;
+                round_over.send_replace(seen.served);
                 if last {
                     return Ok(seen);
                 }
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         });
-        Ok(Self { before, stop, work })
+        Ok(Self { before, stop, rounds, work })
+    }
+
+    /// Waits until `more` further rounds have been served beside what is going on.
+    pub(crate) async fn served(&mut self, more: usize) -> Result<()> {
+        let enough = *self.rounds.borrow() + more;
+        // Where it has failed, its end says why.
+        let _ = tokio::time::timeout(PATIENCE, self.rounds.wait_for(|rounds| *rounds >= enough)).await?;
+        Ok(())
     }
 
     /// Ends, and fails unless every request was answered soon and the server has never had `bytes` more than at

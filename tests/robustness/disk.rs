@@ -151,7 +151,7 @@ async fn stops_and_comes_back(
     heal: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let acknowledged = put_until_refused(&server, bytes).await?;
-    let (stopped, status, log) = tokio::task::spawn_blocking(move || server.fails()).await??;
+    let (stopped, status, log) = server.fails().await?;
     assert_eq!(status.code(), Some(1), "{status}");
     let last = log.last().context("a log")?;
     assert!(last.contains("the member cannot go on") && last.contains(words), "{last}");
@@ -190,7 +190,7 @@ async fn a_disk_that_becomes_read_only_stops_the_member_and_loses_nothing() -> R
     client.put("k0000", vec![b'v'; 9], None).await?;
     disk.run(&["mount", "-o", "remount,abort"])?;
     assert!(client.put("k0001", "v", None).await.is_err(), "nothing is acknowledged");
-    let (stopped, status, log) = tokio::task::spawn_blocking(move || server.fails()).await??;
+    let (stopped, status, log) = server.fails().await?;
     assert_eq!(status.code(), Some(1), "{status}");
     let last = log.last().context("a log")?;
     assert!(last.contains("the member cannot go on") && last.contains("Read-only file system"), "{last}");

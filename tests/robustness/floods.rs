@@ -1,11 +1,10 @@
 //! Connections that send more than anybody could mean, and streams that nobody ends.
 
-use std::time::Duration;
 
 use anyhow::Result;
 use tests::Server;
 
-use crate::beside::Beside;
+use crate::beside::{Beside, ROUNDS};
 use crate::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, Http2, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE,
     block, call, frame, message,
@@ -108,7 +107,7 @@ async fn calls_that_nobody_ends() -> Result<()> {
         "/etcdserverpb.Lease/LeaseKeepAlive",
         "/etcdserverpb.Nothing/Nothing",
     ] {
-        let beside = Beside::start(&server).await?;
+        let mut beside = Beside::start(&server).await?;
         let headers = block(&call(path));
         let mut connection = Http2::connect(server.client_port(), &[])?;
         let begun = message(&[0; 1])[..3].to_vec();
@@ -121,7 +120,7 @@ async fn calls_that_nobody_ends() -> Result<()> {
                 .collect()
         });
         println!("{path}: {} calls, cut: {cut}", 100 * rounds);
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        beside.served(ROUNDS).await?;
         beside.end(path, 512 * MIB).await?;
     }
     no_panics(&server);

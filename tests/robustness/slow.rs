@@ -11,7 +11,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 use tests::Server;
 
-use crate::beside::Beside;
+use crate::beside::{Beside, ROUNDS};
 use crate::frames::{
     DATA, END_HEADERS, END_STREAM, HEADERS, Http2, INITIAL_WINDOW, PREFACE, block, call, frame, lying,
     message,
@@ -113,7 +113,7 @@ async fn large_answers_to_clients_that_do_not_read() -> Result<()> {
         ("watches, no window", "/etcdserverpb.Watch/Watch", &watch, 0, 0),
         ("snapshots, no window", "/etcdserverpb.Maintenance/Snapshot", &message(&[]), 0, END_STREAM),
     ] {
-        let beside = Beside::start(&server).await?;
+        let mut beside = Beside::start(&server).await?;
         let mut connection = Http2::connect(port, &[(INITIAL_WINDOW, window)])?;
         let headers = block(&call(path));
         for stream in (1..40).step_by(2) {
@@ -121,7 +121,7 @@ async fn large_answers_to_clients_that_do_not_read() -> Result<()> {
                 [frame(HEADERS, END_HEADERS, stream, &headers), frame(DATA, end, stream, request)].concat();
             connection.send(&call)?;
         }
-        tokio::time::sleep(Duration::from_millis(700)).await;
+        beside.served(ROUNDS).await?;
         beside.end(what, 256 * MIB).await?;
     }
     no_panics(&server);
