@@ -1,6 +1,5 @@
 //! Connections that send more than anybody could mean, and streams that nobody ends.
 
-
 use anyhow::Result;
 use tests::Server;
 
